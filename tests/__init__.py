@@ -1,0 +1,1 @@
+"""The promises of the gateway, tested on real sockets with real keys."""
