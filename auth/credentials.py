@@ -1,0 +1,81 @@
+"""The one token that a request carries."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+
+from .interface import InvalidRequest, MissingCredentials
+from .jws import MAX_TOKEN_BYTES
+
+# A Basic password travels in base64 behind a name, which takes more room than the token itself.
+MAX_FIELD_BYTES = 2 * MAX_TOKEN_BYTES
+
+# token68 (RFC 9110 §11.2), and a colon: the documented form of a DID token begins with the DID itself.
+_TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/:]+=*")
+_CREDENTIALS = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) +([^ ].*)", re.DOTALL)
+
+
+def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The bearer token in the raw header fields of a request (lower-case names, as ASGI has them).
+
+    It comes as `Authorization: Bearer`, as the password of `Authorization: Basic` for clients that only take a URL with
+    user:password, or as `x-api-key`; never in the query (RFC 9700 §4.3.2). What it is worth is not asked here.
+
+    Raises:
+        MissingCredentials: There is none, or one of a scheme that is not taken.
+        InvalidRequest: There are two that differ, or one that is malformed or longer than any token may be.
+    """
+    authorization = api_key = None
+    for name, value in headers:
+        if name == b"authorization":
+            if authorization is not None:
+                raise InvalidRequest("conflict")
+            authorization = value
+        elif name == b"x-api-key":
+            if api_key is not None:
+                raise InvalidRequest("conflict")
+            api_key = value
+    if authorization is None:
+        if api_key is None:
+            raise MissingCredentials
+        return _token(api_key.strip(b" \t"))
+    token = _authorization_token(authorization.strip(b" \t"))
+    if api_key is not None and token != _token(api_key.strip(b" \t")):
+        raise InvalidRequest("conflict")
+    return token
+
+
+def _authorization_token(field: bytes) -> str:
+    if len(field) > MAX_FIELD_BYTES:
+        raise InvalidRequest("too_large")
+    parts = _CREDENTIALS.fullmatch(field)
+    if parts is None:
+        raise InvalidRequest("scheme")
+    match parts[1].lower():
+        case b"bearer":
+            return _token(parts[2])
+        case b"basic":
+            return _token(_password(parts[2]))
+    # RFC 6750 §3.1: a client that tried another scheme is told what is taken, not that it made a mistake.
+    raise MissingCredentials("scheme")
+
+
+def _password(encoded: bytes) -> bytes:
+    """The password in Basic credentials (RFC 7617 §2)."""
+    try:
+        _, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
+    except ValueError as error:
+        raise InvalidRequest("malformed") from error
+    if not colon:
+        raise InvalidRequest("malformed")
+    return password
+
+
+def _token(raw: bytes) -> str:
+    if len(raw) > MAX_TOKEN_BYTES:
+        raise InvalidRequest("too_large")
+    if _TOKEN.fullmatch(raw) is None:
+        raise InvalidRequest("malformed")
+    return raw.decode("ascii")

@@ -1,0 +1,155 @@
+"""Access tokens of an OpenID Connect provider, verified here with the provider's published keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import httpx
+
+from .claims import check_audience, check_bearer, check_times, text, user_name
+from .discovery import KeySource, other_slash_form
+from .interface import Identity, InvalidToken
+from .jwk import ALGORITHMS, VerifyingKey
+from .jwks import JWKSCache
+from .jws import SignedToken, parse, verify_signature
+from .proof import Proof
+from .remote import url_fault
+
+# RFC 8725 §3.11: a token of another kind (logout+jwt, dpop+jwt, our own) is none of ours, signed or not. Absent and
+# "JWT" are what most providers send; the rest is RFC 9068 §2.1.
+ACCEPTED_TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OIDCSettings:
+    """One OIDC provider whose tokens are accepted.
+
+    Attributes:
+        issuer: Its name, as in its tokens' `iss`; discovery decides whether a final slash belongs to it.
+        audiences: Names of this gateway: a token must be meant for one of them.
+        jwks_url: Where its keys are. None: discovery says.
+        algorithms: What it may sign with. No other algorithm is tried, whatever a token or a key says.
+        leeway: How many seconds its clock and ours may differ.
+        allow_http: Whether plain http is accepted beyond loopback.
+        user_prefix: What is put before `sub` to name the user, so that two issuers never name the same one.
+        reserved_prefixes: How no user's name may begin, because other ways of signing in have such names.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...]
+    jwks_url: str | None = None
+    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    leeway: float = 60.0
+    allow_http: bool = False
+    user_prefix: str = ""
+    reserved_prefixes: tuple[str, ...] = ("did:",)
+
+    def faults(self) -> list[str]:
+        """What is wrong with these settings, one sentence each, in the names of the environment variables."""
+        found = []
+        if (fault := url_fault(self.issuer, allow_http=self.allow_http)) is not None:
+            found.append(f"OIDC_ISSUER {fault}")
+        elif "?" in self.issuer:
+            found.append("OIDC_ISSUER must not carry a query")
+        if self.jwks_url is not None and (fault := url_fault(self.jwks_url, allow_http=self.allow_http)) is not None:
+            found.append(f"OIDC_JWKS_URL {fault}")
+        if not self.audiences or not all(self.audiences):
+            found.append("OIDC_AUD must name at least one audience, and none of them may be empty")
+        if unknown := [name for name in self.algorithms if name not in ALGORITHMS]:
+            found.append(f"OIDC_ALGORITHMS does not know {', '.join(unknown)}: choose from {', '.join(ALGORITHMS)}")
+        if not self.algorithms:
+            found.append("OIDC_ALGORITHMS must name at least one algorithm")
+        return found
+
+
+class OIDCVerifier:
+    """Verifies the tokens of one OIDC provider (RFC 9068 §4, RFC 8725 §3).
+
+    A `TokenVerifier` by itself, and a `TrustedIssuer` beside others.
+    """
+
+    def __init__(
+        self, settings: OIDCSettings, client: httpx.AsyncClient, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Opens nothing. Raises `ValueError` for settings that have `faults()`."""
+        if faults := settings.faults():
+            raise ValueError("; ".join(faults))
+        self._settings = settings
+        self._clock = clock
+        self._algorithms = frozenset(ALGORITHMS[name] for name in settings.algorithms)
+        self._audiences = frozenset(settings.audiences)
+        self._names = frozenset({settings.issuer, other_slash_form(settings.issuer)})
+        source = KeySource(
+            settings.issuer, client, jwks_url=settings.jwks_url, allow_http=settings.allow_http, clock=clock
+        )
+        self._jwks = JWKSCache(source.load, issuer=settings.issuer, clock=clock)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self._names
+
+    @property
+    def ready(self) -> bool:
+        return self._jwks.ready
+
+    async def verify(self, token: str) -> Identity:
+        return (await self.prove(parse(token))).identity
+
+    async def prove(self, token: SignedToken) -> Proof:
+        issuer = text(token.claims, "iss")
+        if issuer not in self._names:
+            raise InvalidToken("issuer")
+        if ALGORITHMS.get(token.alg) not in self._algorithms:
+            raise InvalidToken("algorithm")
+        keys = await self._jwks.keys()
+        if issuer not in keys.names:
+            raise InvalidToken("issuer")
+        key = await self._signer(token)
+        expires_at = self._check_claims(token)
+        return Proof(
+            identity=self._identity(token, keys.issuer),
+            expires_at=expires_at,
+            holds=lambda: self._jwks.holds(key, issuer),
+        )
+
+    async def warm(self) -> None:
+        self._jwks.warm()
+
+    async def check(self) -> None:
+        await self._jwks.keys()
+
+    async def aclose(self) -> None:
+        await self._jwks.aclose()
+
+    async def _signer(self, token: SignedToken) -> VerifyingKey:
+        """The key that signed `token`: one of those at hand or, after another look, one that the issuer has now."""
+        tried = await self._jwks.find(token.kid, token.alg)
+        key = _first_that_verifies(tried, token)
+        if key is None:
+            key = _first_that_verifies(await self._jwks.find_again(token.kid, token.alg, tried=tried), token)
+        if key is None:
+            raise InvalidToken("signature")
+        return key
+
+    def _check_claims(self, token: SignedToken) -> float:
+        """Check what the issuer signed, and return when it ends."""
+        expires_at = check_times(token.claims, now=self._clock(), leeway=self._settings.leeway)
+        check_audience(token.claims, self._audiences)
+        check_bearer(token.claims)
+        if token.typ is not None and token.typ.lower() not in ACCEPTED_TYPES:
+            raise InvalidToken("type")
+        return expires_at
+
+    def _identity(self, token: SignedToken, issuer: str) -> Identity:
+        subject = text(token.claims, "sub")
+        user = user_name(self._settings.user_prefix + subject, reserved=self._settings.reserved_prefixes)
+        return Identity(user=user, subject=subject, issuer=issuer, claims=token.claims, scheme="oidc")
+
+
+def _first_that_verifies(keys: Iterable[VerifyingKey], token: SignedToken) -> VerifyingKey | None:
+    for key in keys:
+        if verify_signature(token.alg, key, token.signing_input, token.signature):
+            return key
+    return None

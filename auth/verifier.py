@@ -1,0 +1,141 @@
+"""From a bearer token to an identity: whose token it is, and whether it was verified a moment ago."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from .interface import Identity, InvalidToken, TokenVerifier
+from .jws import MAX_TOKEN_BYTES, parse
+from .proof import Proof, TrustedIssuer
+
+REMEMBERED_SECONDS = 300.0
+MAX_REMEMBERED = 4096
+
+
+class TokenPicker:
+    """Takes each token to the issuer that it names.
+
+    The name is read before the signature is verified: it may choose among the issuers that are trusted, and nothing
+    else (no URL is ever made of it).
+    """
+
+    def __init__(self, issuers: Iterable[TrustedIssuer]) -> None:
+        """Raises `ValueError` if two issuers go by one name."""
+        self._issuers = tuple(issuers)
+        self._by_name: dict[str, TrustedIssuer] = {}
+        for issuer in self._issuers:
+            for name in issuer.names:
+                if self._by_name.setdefault(name, issuer) is not issuer:
+                    raise ValueError(f"two issuers are called {name}")
+
+    @property
+    def ready(self) -> bool:
+        """Whether tokens of at least one issuer could be verified now."""
+        each = [issuer.ready for issuer in self._issuers]  # Every one is asked, and so kept warm.
+        return any(each)
+
+    async def prove(self, token: str) -> Proof:
+        """Verify `token` in full. Raises only `AuthError`."""
+        signed = parse(token)
+        name = signed.claims.get("iss")
+        if isinstance(name, str) and name.startswith("did:"):
+            raise InvalidToken("did")
+        issuer = self._by_name.get(name) if isinstance(name, str) else None
+        if issuer is None:
+            raise InvalidToken("issuer")
+        return await issuer.prove(signed)
+
+    async def warm(self) -> None:
+        for issuer in self._issuers:
+            await issuer.warm()
+
+    async def check(self) -> None:
+        for issuer in self._issuers:
+            await issuer.check()
+
+    async def aclose(self) -> None:
+        for issuer in self._issuers:
+            await issuer.aclose()
+
+
+class RememberingVerifier(TokenVerifier):
+    """Verifies a token once and remembers the verdict, by the token's SHA-256.
+
+    A verdict is kept until the token expires and at most five minutes, and is dropped the moment its key is no longer
+    among its issuer's. Refusals are not remembered. At most `capacity` verdicts are kept; the least recently used go.
+    """
+
+    def __init__(
+        self, picker: TokenPicker, clock: Callable[[], float] = time.time, *, capacity: int = MAX_REMEMBERED
+    ) -> None:
+        self._picker = picker
+        self._clock = clock
+        self._capacity = capacity
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+
+    @property
+    def ready(self) -> bool:
+        """Whether tokens could be verified now. Asking starts what is missing, without waiting for it."""
+        return self._picker.ready
+
+    async def verify(self, token: str) -> Identity:
+        digest = _digest(token)
+        remembered = self._remembered.get(digest)
+        if remembered is not None:
+            if self._clock() < remembered.until and remembered.holds():
+                self._remembered.move_to_end(digest)
+                return remembered.identity
+            del self._remembered[digest]
+        proof = await self._picker.prove(token)
+        self._remember(digest, proof)
+        return proof.identity
+
+    async def warm(self) -> None:
+        """Start to load what verifying needs, and return at once. Never raises."""
+        await self._picker.warm()
+
+    async def check(self) -> None:
+        """Wait until the tokens of every issuer could be verified. Raises `IssuerUnavailable`."""
+        await self._picker.check()
+
+    async def aclose(self) -> None:
+        """Forget everything and end every task that was started for verifying."""
+        self._remembered.clear()
+        await self._picker.aclose()
+
+    def _remember(self, digest: bytes, proof: Proof) -> None:
+        until = min(proof.expires_at, self._clock() + REMEMBERED_SECONDS)
+        self._remembered[digest] = _Remembered(proof.identity, until, proof.holds)
+        if len(self._remembered) > self._capacity:
+            self._remembered.popitem(last=False)
+
+
+class _Remembered(NamedTuple):
+    identity: Identity
+    until: float
+    holds: Callable[[], bool]
+
+
+async def verify_jwt(token: str, *, verifier: TokenVerifier) -> Identity:
+    """Verify one token, wherever it came from: a header, a WebSocket message, a job.
+
+    `verifier` is the gateway's own (`request.app.state.verifier`), or one you build: there is none behind the scenes,
+    so that two gateways with different issuers fit in one process.
+
+    Raises:
+        AuthError: And nothing else, whatever `token` holds.
+    """
+    return await verifier.verify(token)
+
+
+def _digest(token: str) -> bytes:
+    if len(token) > MAX_TOKEN_BYTES:
+        raise InvalidToken("too_large")
+    try:
+        return hashlib.sha256(token.encode("ascii")).digest()
+    except UnicodeEncodeError as error:
+        raise InvalidToken("malformed") from error
