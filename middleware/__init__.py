@@ -1,1 +1,25 @@
-"""middleware"""
+"""What a request meets on its way in, and its answer on its way out. All pure ASGI: `send` is wrapped, never buffered."""
+
+from .access_log import AccessLog, AccessLogMiddleware, LogFormat
+from .auth import AuthMiddleware
+from .errors import ErrorMiddleware, send_refusal
+from .path import MalformedPath, PathMiddleware, canonical_path
+from .session import InvalidOption, SessionMiddleware, session_id
+from .websocket import WebSocketMiddleware, WebSocketRefused
+
+__all__ = [
+    "AccessLog",
+    "AccessLogMiddleware",
+    "AuthMiddleware",
+    "ErrorMiddleware",
+    "InvalidOption",
+    "LogFormat",
+    "MalformedPath",
+    "PathMiddleware",
+    "SessionMiddleware",
+    "WebSocketMiddleware",
+    "WebSocketRefused",
+    "canonical_path",
+    "send_refusal",
+    "session_id",
+]

@@ -1,1 +1,26 @@
-"""proxy"""
+"""The way from a verified request to an upstream and back."""
+
+from .engine import EngineProxy, EngineSettings
+from .errors import (
+    ClientLeft,
+    GatewayStopping,
+    UpstreamBroken,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from .headers import Network
+
+__all__ = [
+    "ClientLeft",
+    "EngineProxy",
+    "EngineSettings",
+    "GatewayStopping",
+    "Network",
+    "UpstreamBroken",
+    "UpstreamBusy",
+    "UpstreamError",
+    "UpstreamTimeout",
+    "UpstreamUnreachable",
+]

@@ -1,0 +1,66 @@
+"""Which error is answered how: the one place that turns what happened into a status, a code and a sentence."""
+
+from math import ceil
+
+from auth import AuthError, InsufficientScope, InvalidRequest, InvalidToken, IssuerUnavailable, MissingCredentials
+from middleware import InvalidOption, MalformedPath, WebSocketRefused
+from proxy import ClientLeft, GatewayStopping, UpstreamBroken, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
+from wire import Refusal
+
+_REALM = 'Bearer realm="attach"'
+
+
+def answer(exc: Exception) -> Refusal | None:  # noqa: PLR0911 - a table: one line an error
+    """The refusal for one of our errors, or None if `exc` is a bug."""
+    match exc:
+        case AuthError():
+            return _challenge(exc)
+        case MalformedPath():
+            return _refusal(400, "malformed_path", exc)
+        case InvalidOption():
+            return _refusal(400, "invalid_option", exc)
+        case WebSocketRefused():
+            return _refusal(403, "websocket_refused", exc)
+        case UpstreamUnreachable():
+            return _refusal(502, "engine_unreachable", exc)
+        case UpstreamBroken():
+            return _refusal(502, "engine_broken", exc)
+        case UpstreamBusy():
+            return _refusal(503, "engine_busy", exc, {"Retry-After": "1"})
+        case UpstreamTimeout():
+            return _refusal(504, "engine_timeout", exc)
+        case GatewayStopping():
+            return Refusal(
+                status=503,
+                code="stopping",
+                detail="The gateway is being stopped: send the request again.",
+                headers={"Retry-After": "5", "Connection": "close"},
+            )
+        case ClientLeft():
+            return Refusal(status=499, code="client_left", detail="The client left before its answer was complete.")
+    return None
+
+
+def _challenge(exc: AuthError) -> Refusal | None:
+    """Status and challenge as RFC 6750 §3: no `error` where no credentials were sent."""
+    match exc:
+        case MissingCredentials():
+            return _refusal(401, "missing_credentials", exc, {"WWW-Authenticate": _REALM})
+        case InvalidRequest():
+            return _refusal(400, "invalid_request", exc, {"WWW-Authenticate": _error("invalid_request", exc)})
+        case InvalidToken():
+            return _refusal(401, "invalid_token", exc, {"WWW-Authenticate": _error("invalid_token", exc)})
+        case InsufficientScope(scope=scope):
+            challenge = f'{_error("insufficient_scope", exc)}, scope="{scope}"'
+            return _refusal(403, "insufficient_scope", exc, {"WWW-Authenticate": challenge})
+        case IssuerUnavailable(retry_after=seconds):
+            return _refusal(503, "issuer_unavailable", exc, {"Retry-After": str(ceil(seconds))})
+    return None
+
+
+def _error(code: str, exc: AuthError) -> str:
+    return f'{_REALM}, error="{code}", error_description="{exc}"'
+
+
+def _refusal(status: int, code: str, exc: Exception, headers: dict[str, str] | None = None) -> Refusal:
+    return Refusal(status=status, code=code, detail=str(exc), headers=headers or {})

@@ -1,0 +1,113 @@
+"""The gateway's own endpoints, and which paths are its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wire import Refusal
+
+from .readiness import Readiness
+from .settings import Settings
+
+_RESERVED = (
+    "/.well-known",
+    "/a2a",
+    "/auth",
+    "/demo",
+    "/docs",
+    "/healthz",
+    "/mem",
+    "/metrics",
+    "/openapi.json",
+    "/readyz",
+    "/redoc",
+    "/tasks",
+    "/usage",
+    "/v1/logs",
+)
+_OPEN = ("/healthz", "/readyz", "/auth/config")
+_DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def is_reserved(path: str) -> bool:
+    """Whether a canonical path is the gateway's own, be there something or not: such a path never reaches the engine."""
+    return any(path == own or path.startswith(own + "/") for own in _RESERVED)
+
+
+def public_endpoints(*, api_docs: bool) -> frozenset[tuple[str, str]]:
+    """The exact (method, path) pairs that need no token."""
+    paths = _OPEN + (_DOCS if api_docs else ())
+    return frozenset((method, path) for path in paths for method in ("GET", "HEAD"))
+
+
+class EngineMiddleware:
+    """The last fork: reserved paths go on to the gateway's routes, every other one to the engine."""
+
+    def __init__(self, app: ASGIApp, *, engine: ASGIApp) -> None:
+        self.app = app
+        self.engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ours = scope["type"] != "http" or is_reserved(scope["path"])
+        await (self.app if ours else self.engine)(scope, receive, send)
+
+
+def own_routes(settings: Settings, readiness: Readiness) -> APIRouter:
+    """Health, readiness, and what a browser client needs to sign in."""
+    router = APIRouter(redirect_slashes=False)
+
+    async def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    async def readyz() -> JSONResponse:
+        """Whether requests should be sent here; `reasons` are codes: draining, issuer_keys, engine."""
+        reasons = await readiness.reasons()
+        if reasons:
+            return JSONResponse({"status": "unavailable", "reasons": reasons}, 503, {"Retry-After": "1"})
+        return JSONResponse({"status": "ok"})
+
+    async def auth_config() -> dict[str, str | None]:
+        """Where and for what audience a client gets its token."""
+        return {
+            "domain": settings.auth0_domain,
+            "client_id": settings.auth0_client,
+            "audience": settings.audience,
+            "issuer": settings.oidc.issuer if settings.oidc else None,
+        }
+
+    endpoints: dict[str, Callable[..., Any]] = {"/healthz": healthz, "/readyz": readyz, "/auth/config": auth_config}
+    for path, endpoint in endpoints.items():
+        router.add_api_route(path, endpoint, methods=["GET"], tags=["gateway"])
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+    return router
+
+
+async def http_error(request: Request, exc: Exception) -> Response:
+    """The framework's own 404s and 405s in our shape."""
+    assert isinstance(exc, HTTPException)
+    code = _HTTP_CODES.get(exc.status_code, "http_error")
+    details = {
+        404: "There is nothing at this path, and it is not one that goes to the engine.",
+        405: "This path does not take that method: see Allow.",
+    }
+    refusal = Refusal(status=exc.status_code, code=code, detail=details.get(exc.status_code, str(exc.detail)))
+    body = refusal.body(request.url.path)
+    return Response(body, exc.status_code, dict(exc.headers or {}), media_type="application/json")
+
+
+async def validation_error(request: Request, exc: Exception) -> Response:
+    """A body or query that does not fit: 422 that names the field."""
+    assert isinstance(exc, RequestValidationError)
+    fields = [{"field": ".".join(map(str, error["loc"])), "problem": error["msg"]} for error in exc.errors()]
+    named = ", ".join(field["field"] for field in fields)
+    refusal = Refusal(
+        status=422, code="invalid_input", detail=f"Some fields do not fit: {named}.", extra={"fields": fields}
+    )
+    return Response(refusal.body(request.url.path), 422, media_type="application/json")

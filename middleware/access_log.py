@@ -1,0 +1,189 @@
+"""One line a request, written off the request path."""
+
+import asyncio
+import json
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Self, TextIO
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_CALLER_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}\Z")
+_UNSAFE = re.compile(r"[^\x21-\x7e]")
+_FLUSH_SECONDS = 0.05
+_MOST_LINES = 100_000
+
+LogFormat = Literal["text", "json"]
+
+
+@dataclass(slots=True)
+class AccessLine:
+    """What is told of one request. No query string, header, body or token (they carry secrets and prompts)."""
+
+    request_id: str
+    caller_request_id: str | None
+    client: str | None
+    method: str
+    path: str = ""
+    user: str | None = None
+    status: int = 499
+    bytes_sent: int = 0
+    first_byte: float | None = None
+    duration: float = 0.0
+    finished: float = 0.0
+    complete: bool = False
+    code: str | None = None
+    reason: str | None = None
+
+    def as_json(self) -> str:
+        """One JSON object; durations in seconds."""
+        members = {
+            "time": _timestamp(self.finished),
+            "event": "request",
+            "request_id": self.request_id,
+            "caller_request_id": self.caller_request_id,
+            "client": self.client,
+            "user": self.user,
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "bytes": self.bytes_sent,
+            "duration": round(self.duration, 6),
+            "time_to_first_byte": None if self.first_byte is None else round(self.first_byte, 6),
+            "complete": self.complete,
+            "code": self.code,
+            "reason": self.reason,
+        }
+        return json.dumps({name: value for name, value in members.items() if value is not None})
+
+    def as_text(self) -> str:
+        """The same for eyes: what a terminal could take for an order is escaped."""
+        first = "-" if self.first_byte is None else f"{self.first_byte * 1000:.1f}ms"
+        line = (
+            f"{_timestamp(self.finished)} {self.status} {_visible(self.method)} {_visible(self.path)}"
+            f" user={_visible(self.user or '-')} bytes={self.bytes_sent} first={first}"
+            f" total={self.duration * 1000:.1f}ms id={self.request_id}"
+        )
+        for name, value in (("caller_id", self.caller_request_id), ("code", self.code), ("reason", self.reason)):
+            if value is not None:
+                line += f" {name}={value}"
+        return line if self.complete else line + " incomplete"
+
+
+class AccessLog:
+    """Takes lines at the price of an append and writes them, many at once, from a thread.
+
+    At most 100,000 lines wait; beyond that the newest are dropped, and their number is written. Up to 50 ms of lines are lost
+    with a killed process. An async context manager; leaving it writes what is left.
+    """
+
+    def __init__(self, stream: TextIO, *, log_format: LogFormat = "text") -> None:
+        self.stream = stream
+        self.render: Callable[[AccessLine], str] = AccessLine.as_json if log_format == "json" else AccessLine.as_text
+        self._lines: deque[AccessLine] = deque()
+        self._dropped = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+
+    def add(self, line: AccessLine) -> None:
+        """Keep `line` for the next write. Must be called on the event loop."""
+        if len(self._lines) >= _MOST_LINES:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if self._writing is not None and not self._writing.done():
+            self._timer = loop.call_later(_FLUSH_SECONDS, self._flush)
+            return
+        self._writing = loop.run_in_executor(None, self._write)
+
+    def _write(self) -> None:
+        lines = [self.render(self._lines.popleft()) for _ in range(len(self._lines))]
+        if self._dropped:
+            lines.append(f"{self._dropped} access lines were dropped: the log is written more slowly than it fills")
+            self._dropped = 0
+        if lines:
+            self.stream.write("\n".join(lines) + "\n")
+            self.stream.flush()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writing is not None:
+            await self._writing
+        self._write()
+
+
+class AccessLogMiddleware:
+    """Give the request its id, tell it in the answer's `X-Request-Id`, and write its line when it is over.
+
+    The id that counts (`request_id` on `scope["state"]`) is always the gateway's own; a well-formed `X-Request-Id` of the caller is
+    echoed and logged instead, never used as a key. `log` None: no lines.
+    """
+
+    def __init__(self, app: ASGIApp, *, log: AccessLog | None, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.app = app
+        self.log = log
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = self.clock()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id = secrets.token_hex(16)
+        caller_id = _caller_id(scope)
+        state["public_request_id"] = public_id = (caller_id or request_id).encode()
+        client = scope.get("client")
+        line = AccessLine(request_id, caller_id, client[0] if client else None, scope["method"])
+
+        async def observed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                line.status = message["status"]
+                line.first_byte = self.clock() - start
+                kept = [field for field in message["headers"] if field[0].lower() != b"x-request-id"]
+                message["headers"] = [*kept, (b"x-request-id", public_id)]
+            elif message["type"] == "http.response.body":
+                line.bytes_sent += len(message.get("body", b""))
+                line.complete = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed)
+        finally:
+            if self.log is not None:
+                line.path = scope["path"]
+                line.user = getattr(state.get("identity"), "user", None)
+                line.code, line.reason = state.get("code"), state.get("reason")
+                line.duration = self.clock() - start
+                line.finished = time.time()
+                self.log.add(line)
+
+
+def _caller_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode() if _CALLER_ID.match(value) else None
+    return None
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _visible(text: str) -> str:
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode() if match[0] != " " else "%20", text)

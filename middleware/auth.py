@@ -1,0 +1,26 @@
+"""Who is calling."""
+
+from collections.abc import Collection
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from auth import TokenVerifier, credential
+
+
+class AuthMiddleware:
+    """Prove who is calling before anything behind this runs.
+
+    Leaves the proven `Identity` on `scope["state"]`. Raises the `AuthError` family, which `ErrorMiddleware` answers with
+    a challenge (RFC 6750 §3). Fails closed: only the exact (method, path) pairs in `public` pass without a token.
+    """
+
+    def __init__(self, app: ASGIApp, *, verifier: TokenVerifier, public: Collection[tuple[str, str]]) -> None:
+        self.app = app
+        self.verifier = verifier
+        self.public = frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["method"], scope["path"]) not in self.public:
+            token = credential(scope["headers"])
+            scope["state"]["identity"] = await self.verifier.verify(token)
+        await self.app(scope, receive, send)

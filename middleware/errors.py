@@ -1,0 +1,64 @@
+"""Every error becomes one JSON answer, in the dialect of the path that was asked."""
+
+import logging
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wire import Refusal
+
+logger = logging.getLogger(__name__)
+
+_BUG = Refusal(
+    status=500,
+    code="internal_error",
+    detail="The gateway failed on this request; its log has the reason under this request id.",
+)
+
+
+class ErrorMiddleware:
+    """Answer the errors that `answer` knows with its refusal, and every other one as a bug: 500, logged with its trace.
+
+    Once the status line is out nothing can be added: the stream is left unended, which the server turns into a closed
+    connection, so that no client takes the part for the whole.
+    """
+
+    def __init__(self, app: ASGIApp, *, answer: Callable[[Exception], Refusal | None]) -> None:
+        self.app = app
+        self.answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as exc:  # noqa: BLE001 - the last place where a bug can still become an answer
+            refusal = self.answer(exc)
+            state = scope["state"]
+            if refusal is None:
+                refusal = Refusal(
+                    status=_BUG.status, code=_BUG.code, detail=_BUG.detail, extra={"request_id": state["request_id"]}
+                )
+                logger.error("request.failed", exc_info=exc, extra={"request_id": state["request_id"]})
+            state["code"] = refusal.code
+            state["reason"] = getattr(exc, "reason", None)
+            if not started:
+                await send_refusal(refusal, scope, send)
+
+
+async def send_refusal(refusal: Refusal, scope: Scope, send: Send) -> None:
+    """Send `refusal` as the whole answer to the request in `scope`, stamped if its caller is already known."""
+    body = refusal.body(scope["path"])
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in refusal.headers.items()]
+    headers += scope["state"].get("answer_stamp", ())
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,47 @@
+"""One path for a request, so that rules, routing and records never disagree about what was asked for."""
+
+import re
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_SLASHES = re.compile(r"/{2,}")
+_FORBIDDEN = re.compile(r"[\x00\r\n]|(?:^|/)\.{1,2}(?:;[^/]*)?(?:/|$)")
+
+
+class MalformedPath(Exception):
+    """The path has a dot segment (RFC 3986 §3.3), raw or encoded, or an encoded NUL, CR or LF."""
+
+    def __init__(self) -> None:
+        super().__init__("The path has a dot segment or a control character: send it without.")
+
+
+def canonical_path(raw: bytes) -> str:
+    """The path that everything but the engine goes by: decoded once, runs of slashes made one.
+
+    Two servers that decode or merge a path differently are how a rule is walked around; whatever could be read in two
+    ways is refused here.
+
+    Raises:
+        MalformedPath: see there.
+    """
+    path = raw.decode("latin-1")
+    if "%" in path:
+        path = unquote(path)
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    if not path.startswith("/") or _FORBIDDEN.search(path):
+        raise MalformedPath
+    return path
+
+
+class PathMiddleware:
+    """Put the canonical path on `scope["path"]`; `scope["raw_path"]` stays what the client sent and is what is forwarded."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = canonical_path(scope.get("raw_path") or scope["path"].encode())
+        await self.app(scope, receive, send)

@@ -1,0 +1,100 @@
+"""What the gateway says about the caller, and what a caller may not say about himself."""
+
+import hashlib
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_PROJECT = re.compile(rb"[A-Za-z0-9_.-]{1,64}\Z")
+_SWITCH = {b"on": True, b"off": False}
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class InvalidOption(Exception):
+    """One of the two options that a caller may set has a value that is none."""
+
+
+def session_id(user: str, user_agent: bytes) -> str:
+    """16 hexadecimal digits that name this user on this client: the same every time, for tracing, never for access."""
+    return hashlib.sha256(user.encode() + b":" + user_agent).hexdigest()[:16]
+
+
+class SessionMiddleware:
+    """Read the caller's two options, drop everything else he says under `X-Attach-`, and stamp who he proved to be.
+
+    `X-Attach-Project` and `X-Attach-Memory` end up as `project` and `remember` on `scope["state"]`. The fields to put on
+    what goes upstream are left as `stamp`, for the last writer of that request to append, so that nothing that the
+    caller sent (a `Connection` field that names them, say) can have them undone. The answer is stamped here.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = scope["state"]
+        scope["headers"], options, user_agent = _scrub(scope["headers"])
+        state["project"] = _project(options)
+        state["remember"] = _remember(options)
+        identity = state.get("identity")
+        if identity is None:
+            await self.app(scope, receive, send)
+            return
+        session = session_id(identity.user, user_agent)
+        state["session_id"] = session
+        user, value = identity.user.encode("ascii"), session.encode()
+        state["stamp"] = ((b"x-attach-user", user), (b"x-attach-session", value))
+        state["answer_stamp"] = stamp = (*state["stamp"], (b"x-attach-session-id", value))
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [field for field in message["headers"] if not field[0].lower().startswith(b"x-attach-")]
+                message["headers"] = [*kept, *stamp]
+            await send(message)
+
+        await self.app(scope, receive, stamped)
+
+
+def _scrub(headers: Fields) -> tuple[Fields, Fields, bytes]:
+    """The fields without any `X-Attach-*`, those options, and the User-Agent.
+
+    `_` counts as `-`: servers that hand headers on as environment variables (RFC 3875 §4.1.18) make them one.
+    """
+    kept, options, user_agent = [], [], b""
+    for field in headers:
+        name = field[0]
+        if name[:1] in b"xX" and name.lower().replace(b"_", b"-").startswith(b"x-attach-"):
+            options.append((name.lower(), field[1]))
+            continue
+        if name == b"user-agent":
+            user_agent = field[1]
+        kept.append(field)
+    return kept, options, user_agent
+
+
+def _option(options: Fields, name: bytes) -> bytes | None:
+    values = [value for key, value in options if key == name]
+    if len(values) > 1:
+        raise InvalidOption(f"{name.decode()} is given twice: send it once.")
+    return values[0] if values else None
+
+
+def _project(options: Fields) -> str | None:
+    value = _option(options, b"x-attach-project")
+    if value is None:
+        return None
+    if not _PROJECT.match(value):
+        raise InvalidOption("X-Attach-Project takes 1 to 64 of A-Z a-z 0-9 _ . - only.")
+    return value.decode()
+
+
+def _remember(options: Fields) -> bool:
+    value = _option(options, b"x-attach-memory")
+    if value is None:
+        return True
+    if value.lower() not in _SWITCH:
+        raise InvalidOption("X-Attach-Memory is either on or off.")
+    return _SWITCH[value.lower()]

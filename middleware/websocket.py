@@ -1,0 +1,41 @@
+"""WebSockets are refused, not half forwarded."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wire import Refusal
+
+REASON = "This gateway does not forward WebSockets: use HTTP streaming (server-sent events or NDJSON)."
+_POLICY_VIOLATION = 1008  # RFC 6455 §7.4.1
+
+
+class WebSocketRefused(Exception):
+    """A request asked to become a WebSocket (RFC 6455 §4.1)."""
+
+    def __init__(self) -> None:
+        super().__init__(REASON)
+
+
+class WebSocketMiddleware:
+    """Close every WebSocket before it opens, with 403 and the reason, whether the server knows WebSockets or not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._close(scope, send)
+            return
+        if scope["type"] == "http":
+            for name, value in scope["headers"]:
+                if name == b"upgrade" and value.lower() == b"websocket":
+                    raise WebSocketRefused
+        await self.app(scope, receive, send)
+
+    async def _close(self, scope: Scope, send: Send) -> None:
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": REASON})
+            return
+        body = Refusal(status=403, code="websocket_refused", detail=REASON).body(scope["path"])
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})

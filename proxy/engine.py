@@ -1,0 +1,167 @@
+"""The way to the engine: any method, any path, both bodies streamed."""
+
+from dataclasses import dataclass, field
+
+import httpx
+from starlette.types import Receive, Scope, Send
+
+from auth import MissingCredentials
+from wire import Refusal
+
+from .errors import GatewayStopping, UpstreamError, upstream_errors
+from .exchange import Exchange
+from .headers import Fields, Network, RequestHeaders, answer_headers
+
+_STOPPING = Refusal(status=503, code="stopping", detail="The gateway is being stopped: send the request again.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Where the engine is and how long to wait for it.
+
+    Attributes:
+        url: Scheme, host, port and an optional path prefix, no final slash.
+        api_key: Sent as the engine's Bearer token; None sends none.
+        connect_timeout: Seconds to make a connection.
+        read_timeout: Seconds of silence, not in total.
+    """
+
+    url: str = "http://localhost:11434"
+    api_key: str | None = field(default=None, repr=False)
+    connect_timeout: float = 5.0
+    read_timeout: float = 600.0
+
+
+class EngineProxy:
+    """Streams a request through to the engine and its answer back, byte for byte.
+
+    Refuses a request without an `Identity`, however it got here. A caller that leaves cancels the engine's work at
+    once. An answer that breaks off stays broken for the client too. Raises `UpstreamError`, `ClientLeft` and
+    `GatewayStopping`.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        settings: EngineSettings,
+        *,
+        trusted_proxies: tuple[Network, ...] = (),
+    ) -> None:
+        self.transport = transport
+        self.url = httpx.URL(settings.url)
+        self._prefix = self.url.raw_path.rstrip(b"/")
+        self._timeout = {
+            "connect": settings.connect_timeout,
+            "read": settings.read_timeout,
+            "write": settings.read_timeout,
+            "pool": settings.connect_timeout,
+        }
+        self._headers = RequestHeaders(
+            host=self.url.netloc.decode("ascii"),
+            credential=None if settings.api_key is None else f"Bearer {settings.api_key}",
+            trusted_proxies=trusted_proxies,
+        )
+        self._running: set[Exchange] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["state"].get("identity") is None:
+            raise MissingCredentials
+        exchange, framing = await Exchange.begin(scope, receive)
+        request = httpx.Request(
+            scope["method"],
+            self.url,
+            headers=self._headers.build(scope) + framing,
+            stream=exchange.content,
+            extensions={"target": self._target(scope), "timeout": self._timeout},
+        )
+        answer = _Answer(scope, send)
+        self._running.add(exchange)
+        try:
+            async with exchange:
+                with upstream_errors():
+                    response = await self.transport.handle_async_request(request)
+                    try:
+                        await answer.relay(response)
+                    finally:
+                        await response.aclose()
+        except GatewayStopping:
+            if not await answer.end_with(_STOPPING):
+                raise
+        finally:
+            self._running.discard(exchange)
+
+    def stop(self) -> None:
+        """End what still runs: a stream gets an error event of its dialect where it stands between two events."""
+        for exchange in tuple(self._running):
+            exchange.interrupt(GatewayStopping())
+
+    async def probe(self, *, timeout: float = 2.0) -> bool:
+        """Whether the engine answers at all; any status will do."""
+        limits = dict.fromkeys(self._timeout, timeout)
+        request = httpx.Request("HEAD", self.url, headers=self._headers.own, extensions={"timeout": limits})
+        try:
+            with upstream_errors():
+                response = await self.transport.handle_async_request(request)
+                await response.aclose()
+        except UpstreamError:
+            return False
+        return True
+
+    def _target(self, scope: Scope) -> bytes:
+        """What the client asked for, to the byte: whoever re-encodes a path changes what it names."""
+        target: bytes = self._prefix + scope["raw_path"]
+        return target + b"?" + scope["query_string"] if scope["query_string"] else target
+
+
+class _Answer:
+    """The engine's answer on its way to the client, and how far it got."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._started = self._finished = False
+        self._media_type = ""
+        self._tail = b""
+
+    async def relay(self, response: httpx.Response) -> None:
+        """Send the answer on as it comes. The piece that completes a Content-Length is the last message."""
+        headers = answer_headers(response.headers.raw, status=response.status_code)
+        remaining = self._read_head(headers)
+        self._started = True
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for piece in response.stream:
+            if remaining is not None:
+                remaining -= len(piece)
+                self._finished = remaining <= 0
+            self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
+            await self._send({"type": "http.response.body", "body": piece, "more_body": not self._finished})
+        if not self._finished:
+            self._finished = True
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def end_with(self, refusal: Refusal) -> bool:
+        """Close a running stream with an event that says why. False where nothing was sent, so that a status still can.
+
+        Where that event would land inside another, or the length is already told, the stream stays broken.
+        """
+        frame = refusal.frame(self._scope["path"], self._media_type)
+        if not self._started:
+            return False
+        if frame is not None and not self._finished and self._between_events():
+            await self._send({"type": "http.response.body", "body": frame, "more_body": False})
+        return True
+
+    def _read_head(self, headers: Fields) -> int | None:
+        remaining = None
+        for name, value in headers:
+            if name == b"content-type":
+                self._media_type = value.decode("latin-1")
+            elif name == b"content-length" and self._scope["method"] != "HEAD":
+                remaining = int(value)
+                self._media_type = ""
+        return remaining
+
+    def _between_events(self) -> bool:
+        ends = (b"\n",) if "ndjson" in self._media_type else (b"\n\n", b"\r\n\r\n", b"\r\r")
+        return not self._tail or self._tail.endswith(ends)

@@ -1,0 +1,56 @@
+"""What can go wrong between the gateway and an upstream."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+
+class UpstreamError(Exception):
+    """An upstream did not answer as it should.
+
+    UpstreamError
+    ├── UpstreamUnreachable   no connection: refused, unknown name, TLS not agreed
+    ├── UpstreamBusy          every connection that may be open is in use
+    ├── UpstreamTimeout       connected, or trying to, and silent past the limit
+    └── UpstreamBroken        what it sent is not HTTP, or ends in the middle
+    """
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection could be made."""
+
+
+class UpstreamBusy(UpstreamError):
+    """All connections to it are in use."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """It was silent for longer than its limit."""
+
+
+class UpstreamBroken(UpstreamError):
+    """Its answer is malformed or was cut."""
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before it had its answer; nobody is there to be told."""
+
+
+class GatewayStopping(Exception):
+    """The gateway is being stopped and this exchange has used up its grace."""
+
+
+@contextmanager
+def upstream_errors() -> Iterator[None]:
+    """Give httpx's errors our names."""
+    try:
+        yield
+    except httpx.PoolTimeout as exc:
+        raise UpstreamBusy("The engine has no connection free: try again.") from exc
+    except httpx.TimeoutException as exc:
+        raise UpstreamTimeout("The engine was silent for too long.") from exc
+    except (httpx.ConnectError, httpx.UnsupportedProtocol) as exc:
+        raise UpstreamUnreachable("The engine cannot be reached.") from exc
+    except httpx.TransportError as exc:
+        raise UpstreamBroken("The engine broke off or sent what is not HTTP.") from exc

@@ -1,0 +1,120 @@
+"""Which header fields cross the gateway, in either direction (RFC 9110 §7.6.1)."""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from starlette.types import Scope
+
+Fields = list[tuple[bytes, bytes]]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_KEPT_FROM_UPSTREAM = _HOP_BY_HOP | {
+    b"access-control-request-headers",
+    b"access-control-request-method",
+    b"access-control-request-private-network",
+    b"authorization",
+    b"content-length",
+    b"cookie",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"origin",
+    b"x-api-key",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+    b"x-request-id",
+}
+# The server in front writes its own Date and Server; an answer with two of either is malformed (RFC 9110 §5.3).
+_KEPT_FROM_CLIENT = _HOP_BY_HOP | {b"date", b"server"}
+
+
+class RequestHeaders:
+    """Builds the header that one upstream sees.
+
+    Args:
+        host: The upstream's own `Host`.
+        credential: The gateway's own `Authorization` value for it; None sends none.
+        trusted_proxies: Peers whose `X-Forwarded-*` is believed. Everybody else's is replaced.
+    """
+
+    def __init__(self, *, host: str, credential: str | None, trusted_proxies: Sequence[Network] = ()) -> None:
+        self.own: Fields = [(b"host", host.encode("ascii"))]
+        if credential is not None:
+            self.own.append((b"authorization", credential.encode("latin-1")))
+        self._trusted = lru_cache(maxsize=1024)(lambda peer: _is_within(peer, trusted_proxies))
+
+    def build(self, scope: Scope) -> Fields:
+        """The fields for the request in `scope`, framing excepted: the caller's that may cross, ours, and last the stamp."""
+        state = scope["state"]
+        headers = scope["headers"]
+        named = _named_by_connection(headers)
+        kept = [field for field in headers if field[0] not in _KEPT_FROM_UPSTREAM and field[0] not in named]
+        return [
+            *self.own,
+            *kept,
+            *self._forwarded(scope),
+            (b"x-request-id", state["public_request_id"]),
+            *state.get("stamp", ()),
+        ]
+
+    def _forwarded(self, scope: Scope) -> Fields:
+        client = scope.get("client")
+        peer = client[0] if client else ""
+        told = {b"x-forwarded-for": peer.encode(), b"x-forwarded-proto": scope["scheme"].encode()}
+        for name, value in scope["headers"]:
+            if name == b"host":
+                told[b"x-forwarded-host"] = value
+        if peer and self._trusted(peer):
+            for name, value in scope["headers"]:
+                if name == b"x-forwarded-for":
+                    told[name] = value + b", " + told[name]
+                elif name in (b"x-forwarded-host", b"x-forwarded-proto"):
+                    told[name] = value
+        return [(name, value) for name, value in told.items() if value]
+
+
+def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fields:
+    """The fields of an upstream's answer that its client sees, in the order they came.
+
+    The upstream's CORS rules stay here: the gateway has its own, and two answers to one question open the wrong door.
+    """
+    fields = [(name.lower(), value) for name, value in headers]
+    dropped = _KEPT_FROM_CLIENT | _named_by_connection(fields)
+    if status in (204, 304):
+        dropped |= {b"content-length"}  # No content follows, whatever it says (RFC 9110 §8.6); servers trip over it.
+    return [field for field in fields if field[0] not in dropped and not field[0].startswith(b"access-control-")]
+
+
+def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            named.update(option.strip().lower() for option in value.split(b","))
+    # Framing is this hop's own business: a client that names it must not change how a body is read.
+    return frozenset(named - {b"content-length"})
+
+
+def _is_within(peer: str, networks: Sequence[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:  # a UNIX socket has no address
+        return False
+    return any(address in network for network in networks)
