@@ -4,7 +4,11 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
 
 from proxy import Network
 
@@ -22,18 +26,35 @@ class Fault:
 
     name: str
     problem: str
-    mend: str
+    mend: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} {self.problem}: {self.mend}"
+        return f"{self.name} {self.problem}" + (f": {self.mend}" if self.mend else "")
 
 
 class ConfigurationError(Exception):
     """The environment cannot be run with. Its text lists every fault, one a line."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(f"  {fault}" for fault in faults))
-        self.faults = tuple(faults)
+        self.faults = tuple(dict.fromkeys(faults))
+        super().__init__("\n".join(f"  {fault}" for fault in self.faults))
+
+
+def read_environ(environ: Mapping[str, str], *, env_file: str | Path = ".env") -> dict[str, str]:
+    """`environ`, and below it what `env_file` sets: the environment beats the file. No file, no harm.
+
+    Raises:
+        ConfigurationError: The file is there and cannot be read.
+    """
+    try:
+        text = Path(env_file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError([Fault(str(env_file), "cannot be read", str(exc))]) from exc
+    # No interpolation: a `$` in a secret means itself.
+    lines = dotenv_values(stream=StringIO(text), interpolate=False)
+    return {**{name: value for name, value in lines.items() if value is not None}, **environ}
 
 
 class Environment:
@@ -63,7 +84,7 @@ class Environment:
         """A comma-separated list without empty members."""
         return tuple(word for part in self.text(name).split(",") if (word := part.strip()))
 
-    def fault(self, name: str, problem: str, mend: str) -> None:
+    def fault(self, name: str, problem: str, mend: str = "") -> None:
         """Note that `name` is wrong."""
         self.faults.append(Fault(name, problem, mend))
 

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .lifeline import watch_parent
 from .settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -122,10 +123,13 @@ class GatewayServer(uvicorn.Server):
     which gives a stream its error event. A second signal skips the waiting.
     """
 
-    def __init__(self, config: uvicorn.Config, settings: ServerSettings, *, app: FastAPI) -> None:
+    def __init__(
+        self, config: uvicorn.Config, settings: ServerSettings, *, app: FastAPI, parent_fd: int | None = None
+    ) -> None:
         super().__init__(config)
         self._settings = settings
         self._app = app
+        self._parent_fd = parent_fd
         self._drain_until: float | None = None
 
     @contextmanager
@@ -150,6 +154,19 @@ class GatewayServer(uvicorn.Server):
     def _stop_now(self) -> None:
         self.should_exit = self.force_exit = True
 
+    def _parent_gone(self) -> None:
+        logger.warning("server.parent_gone")
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Listen, and from then on notice when the process that started this one is gone."""
+        await super().startup(sockets)
+        if self._parent_fd is not None:
+            watch_parent(self._parent_fd, self._parent_gone)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            logger.info("server.started", extra={"address": f"{host}:{port}"})
+
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
         if counter % 10 == 0:
@@ -173,12 +190,10 @@ class GatewayServer(uvicorn.Server):
             grace.cancel()
 
 
-def build_server(app: FastAPI, settings: ServerSettings) -> GatewayServer:
-    """A server for `app`, on `settings`' host and port unless it is run with sockets."""
+def build_server(app: FastAPI, settings: ServerSettings, *, parent_fd: int | None = None) -> GatewayServer:
+    """A server for `app`, to be run on listening sockets; it ends when the other end of `parent_fd` closes."""
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         http=GatewayProtocol,
         ws="none",
         lifespan="on",
@@ -190,4 +205,4 @@ def build_server(app: FastAPI, settings: ServerSettings) -> GatewayServer:
         # Ends what even `app.state.stop` did not.
         timeout_graceful_shutdown=round(settings.shutdown_grace) + 2,
     )
-    return GatewayServer(config, settings, app=app)
+    return GatewayServer(config, settings, app=app, parent_fd=parent_fd)

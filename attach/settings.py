@@ -1,5 +1,6 @@
 """What a gateway is told at its start, read once out of the environment."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,8 @@ from auth import OIDCSettings
 from middleware import LogFormat
 from proxy import EngineSettings, Network
 
-from .environment import ConfigurationError, Environment
+from .environment import ConfigurationError, Environment, read_environ
 
-_ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "EdDSA")
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -105,25 +105,24 @@ class Settings:
 
 
 def _oidc(environment: Environment) -> OIDCSettings:
-    issuer = environment.url("OIDC_ISSUER")
-    public_url = environment.url("PUBLIC_URL") if environment.is_set("PUBLIC_URL") else None
+    issuer = environment.optional("OIDC_ISSUER")
+    public_url = environment.url("PUBLIC_URL")
     audiences = environment.words("OIDC_AUD") + ((public_url,) if public_url else ())
-    if not environment.is_set("OIDC_ISSUER"):
+    if issuer is None:
         environment.fault("OIDC_ISSUER", "is missing", "set it to your issuer, such as https://example.eu.auth0.com/")
     if not audiences:
         environment.fault("OIDC_AUD", "is missing", "set it to the audience that your tokens are issued for")
-    algorithms = environment.words("OIDC_ALGORITHMS")
-    for name in algorithms:
-        if name not in _ALGORITHMS:
-            environment.fault("OIDC_ALGORITHMS", f"has {name!r}", f"choose from {', '.join(_ALGORITHMS)}")
-    allow_http = environment.flag("OIDC_ALLOW_HTTP")
-    return OIDCSettings(
-        issuer=environment.text("OIDC_ISSUER") if issuer else "https://unset.invalid",
-        audiences=audiences,
-        jwks_url=environment.url("OIDC_JWKS_URL"),
-        algorithms=algorithms,
-        allow_http=allow_http,
+    settings = OIDCSettings(
+        issuer=issuer or "https://unset.invalid",
+        audiences=audiences or ("unset",),
+        jwks_url=environment.optional("OIDC_JWKS_URL"),
+        algorithms=environment.words("OIDC_ALGORITHMS"),
+        allow_http=environment.flag("OIDC_ALLOW_HTTP"),
     )
+    for sentence in settings.faults():
+        name, _, problem = sentence.partition(" ")
+        environment.fault(name, problem)
+    return settings
 
 
 def _engine(environment: Environment) -> EngineSettings:
@@ -147,4 +146,26 @@ def _server(environment: Environment) -> ServerSettings:
         log_level=environment.choice("LOG_LEVEL", _LEVELS),
         log_format=log_format,
         access_log=environment.flag("ACCESS_LOG"),
+    )
+
+
+def settings_or_exit(environ: Mapping[str, str], *, env_file: str | Path = ".env") -> Settings:
+    """The settings of a serving gateway, for a program's start.
+
+    Raises:
+        SystemExit: With the whole list of faults and how to mend them.
+    """
+    try:
+        return Settings.from_environ(read_environ(environ, env_file=env_file))
+    except ConfigurationError as exc:
+        print(refusal_to_start(exc), file=sys.stderr)  # noqa: T201 - the program ends here
+        raise SystemExit(2) from None
+
+
+def refusal_to_start(exc: ConfigurationError) -> str:
+    """What an operator reads instead of a traceback."""
+    return (
+        "The gateway cannot start with these settings. Mend them in the environment or in .env:\n"
+        f"{exc}\n"
+        "To try it without any of them: attach-gateway dev"
     )

@@ -1,0 +1,135 @@
+"""The composition root: settings in, a gateway out."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TextIO
+
+import httpx
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from auth import IssuerUnavailable, LocalVerifier, OIDCVerifier, RememberingVerifier, TokenPicker, TrustedIssuer
+from middleware import (
+    AccessLog,
+    AccessLogMiddleware,
+    AuthMiddleware,
+    ErrorMiddleware,
+    LoopbackHostMiddleware,
+    PathMiddleware,
+    SessionMiddleware,
+    WebSocketMiddleware,
+)
+from proxy import EngineProxy
+
+from .errors import answer
+from .readiness import Readiness
+from .routes import EngineMiddleware, http_error, own_routes, public_endpoints, validation_error
+from .settings import Settings
+from .version import __version__
+
+EXPOSED = (
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Attach-Session",
+    "X-Attach-Session-Id",
+    "X-Attach-User",
+    "X-RateLimit-Limit-Tokens",
+    "X-RateLimit-Remaining-Tokens",
+    "X-RateLimit-Reset-Tokens",
+    "X-Request-Id",
+)
+
+
+def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> FastAPI:
+    """Build a gateway. Nothing is opened and no task runs until its lifespan starts.
+
+    `app.state.readiness` and `app.state.stop` are for the server around it: the one to say that the gateway drains,
+    the other to end what still runs.
+    """
+    transport = build_transport(settings)
+    engine = EngineProxy(transport, settings.engine, trusted_proxies=settings.trusted_proxies)
+    issuer_client = build_issuer_client()
+    verifier = build_verifier(settings, issuer_client)
+    readiness = Readiness({"issuer_keys": partial(_has_keys, verifier), "engine": engine.probe})
+    log = (
+        AccessLog(access_stream, log_format=settings.server.log_format)
+        if settings.server.access_log
+        else None
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if log is not None:
+                await stack.enter_async_context(log)
+            await stack.enter_async_context(transport)
+            await stack.enter_async_context(issuer_client)
+            stack.push_async_callback(verifier.aclose)
+            await verifier.warm()
+            yield
+
+    layers = [  # Outermost first: a request passes down this list, its answer back up.
+        Middleware(AccessLogMiddleware, log=log),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        ),
+        Middleware(ErrorMiddleware, answer=answer),
+        *([Middleware(LoopbackHostMiddleware)] if settings.dev else []),
+        Middleware(PathMiddleware),
+        Middleware(WebSocketMiddleware),
+        Middleware(AuthMiddleware, verifier=verifier, public=public_endpoints(api_docs=settings.api_docs)),
+        Middleware(SessionMiddleware),
+        Middleware(EngineMiddleware, engine=engine),
+    ]
+    app = FastAPI(
+        title="Attach Gateway",
+        version=__version__,
+        lifespan=lifespan,
+        middleware=layers,
+        exception_handlers={HTTPException: http_error, RequestValidationError: validation_error},
+        redirect_slashes=False,
+        **({} if settings.api_docs else {"docs_url": None, "redoc_url": None, "openapi_url": None}),
+    )
+    app.include_router(own_routes(settings, readiness))
+    app.state.readiness = readiness
+    app.state.stop = engine.stop
+    return app
+
+
+def build_transport(settings: Settings) -> httpx.AsyncBaseTransport:
+    """The connections to engines; never through a proxy of the environment."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=4.0)
+    return httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
+
+
+def build_issuer_client() -> httpx.AsyncClient:
+    """The client for issuers: through the environment's proxy where there is one, never to this very machine."""
+    local = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
+    return httpx.AsyncClient(mounts=local, timeout=5.0)
+
+
+def build_verifier(settings: Settings, client: httpx.AsyncClient) -> RememberingVerifier:
+    """Everything that may vouch for a caller. Dev tokens are taken in dev mode only, and then nothing else is."""
+    issuers: list[TrustedIssuer] = []
+    if settings.oidc is not None:
+        issuers.append(OIDCVerifier(settings.oidc, client))
+    if settings.dev is not None:
+        issuers.append(LocalVerifier(settings.dev.key, audience=settings.dev.audience))
+    return RememberingVerifier(TokenPicker(issuers))
+
+
+async def _has_keys(verifier: RememberingVerifier) -> bool:
+    try:
+        await verifier.check()
+    except IssuerUnavailable:
+        return False
+    return True
