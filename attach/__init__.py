@@ -5,4 +5,13 @@ from .gateway import create_app
 from .settings import DevSettings, ServerSettings, Settings, settings_or_exit
 from .version import __version__
 
-__all__ = ["ConfigurationError", "DevSettings", "Fault", "ServerSettings", "Settings", "__version__", "create_app", "settings_or_exit"]
+__all__ = [
+    "ConfigurationError",
+    "DevSettings",
+    "Fault",
+    "ServerSettings",
+    "Settings",
+    "__version__",
+    "create_app",
+    "settings_or_exit",
+]

@@ -39,11 +39,13 @@ async def report(settings: Settings) -> tuple[str, bool]:
 
 
 async def _issuer(settings: Settings, client: httpx.AsyncClient) -> str | None:
-    async with build_verifier(settings, client) as verifier:
-        try:
-            await verifier.check()
-        except IssuerUnavailable:
-            return "its keys cannot be had; see the log line above, and check OIDC_ISSUER and OIDC_JWKS_URL"
+    verifier = build_verifier(settings, client)
+    try:
+        await verifier.check()
+    except IssuerUnavailable:
+        return "its keys cannot be had; see the log line above, and check OIDC_ISSUER and OIDC_JWKS_URL"
+    finally:
+        await verifier.aclose()
     return None
 
 

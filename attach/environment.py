@@ -58,7 +58,7 @@ def read_environ(environ: Mapping[str, str], *, env_file: str | Path = ".env") -
 
 
 class Environment:
-    """The variables as typed values. A wrong one becomes a `Fault` and reads as its default, so that all faults are found.
+    """The variables as typed values. A wrong one becomes a `Fault` and reads as its default, so that all are found.
 
     An empty value is an unset one. Reading a name that is not in the table is a bug (`KeyError`).
     """
@@ -132,7 +132,7 @@ class Environment:
         return int(self._table[name].default)
 
     def url(self, name: str, *, schemes: Sequence[str] = ("http", "https")) -> str | None:
-        """An absolute URL without credentials, query or fragment; a final slash is dropped only where it is the whole path."""
+        """An absolute URL without credentials, query or fragment; a slash that is the whole path is dropped."""
         text = self.optional(name)
         if text is None:
             return None
@@ -149,7 +149,9 @@ class Environment:
             return origins
         for origin in origins:
             if _url_problem(origin, ("http", "https")) or urlsplit(origin).path:
-                self.fault(name, f"has {origin!r}", "list origins as http(s)://host[:port], without a path or final slash")
+                self.fault(
+                    name, f"has {origin!r}", "list origins as http(s)://host[:port], without a path or final slash"
+                )
         return origins
 
     def networks(self, name: str) -> tuple[Network, ...]:

@@ -3,14 +3,14 @@
 from math import ceil
 
 from auth import AuthError, InsufficientScope, InvalidRequest, InvalidToken, IssuerUnavailable, MissingCredentials
-from middleware import InvalidOption, MalformedPath, WebSocketRefused
+from middleware import ForeignHost, InvalidOption, MalformedPath, WebSocketRefused
 from proxy import ClientLeft, GatewayStopping, UpstreamBroken, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
 from wire import Refusal
 
 _REALM = 'Bearer realm="attach"'
 
 
-def answer(exc: Exception) -> Refusal | None:  # noqa: PLR0911 - a table: one line an error
+def answer(exc: Exception) -> Refusal | None:
     """The refusal for one of our errors, or None if `exc` is a bug."""
     match exc:
         case AuthError():
@@ -19,6 +19,8 @@ def answer(exc: Exception) -> Refusal | None:  # noqa: PLR0911 - a table: one li
             return _refusal(400, "malformed_path", exc)
         case InvalidOption():
             return _refusal(400, "invalid_option", exc)
+        case ForeignHost():
+            return _refusal(403, "foreign_host", exc)
         case WebSocketRefused():
             return _refusal(403, "websocket_refused", exc)
         case UpstreamUnreachable():

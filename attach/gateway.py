@@ -49,18 +49,14 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     """Build a gateway. Nothing is opened and no task runs until its lifespan starts.
 
     `app.state.readiness` and `app.state.stop` are for the server around it: the one to say that the gateway drains,
-    the other to end what still runs.
+    the other to end what still runs. `app.state.verifier` is what `auth.verify_jwt` takes.
     """
     transport = build_transport(settings)
     engine = EngineProxy(transport, settings.engine, trusted_proxies=settings.trusted_proxies)
     issuer_client = build_issuer_client()
     verifier = build_verifier(settings, issuer_client)
     readiness = Readiness({"issuer_keys": partial(_has_keys, verifier), "engine": engine.probe})
-    log = (
-        AccessLog(access_stream, log_format=settings.server.log_format)
-        if settings.server.access_log
-        else None
-    )
+    log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -97,9 +93,12 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         middleware=layers,
         exception_handlers={HTTPException: http_error, RequestValidationError: validation_error},
         redirect_slashes=False,
-        **({} if settings.api_docs else {"docs_url": None, "redoc_url": None, "openapi_url": None}),
+        docs_url="/docs" if settings.api_docs else None,
+        redoc_url="/redoc" if settings.api_docs else None,
+        openapi_url="/openapi.json" if settings.api_docs else None,
     )
     app.include_router(own_routes(settings, readiness))
+    app.state.verifier = verifier
     app.state.readiness = readiness
     app.state.stop = engine.stop
     return app
@@ -123,7 +122,7 @@ def build_verifier(settings: Settings, client: httpx.AsyncClient) -> Remembering
     if settings.oidc is not None:
         issuers.append(OIDCVerifier(settings.oidc, client))
     if settings.dev is not None:
-        issuers.append(LocalVerifier(settings.dev.key, audience=settings.dev.audience))
+        issuers.append(LocalVerifier(settings.dev.issuer))
     return RememberingVerifier(TokenPicker(issuers))
 
 

@@ -36,7 +36,7 @@ _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def is_reserved(path: str) -> bool:
-    """Whether a canonical path is the gateway's own, be there something or not: such a path never reaches the engine."""
+    """Whether a canonical path is the gateway's own, be there something or not: none such reaches the engine."""
     return any(path == own or path.startswith(own + "/") for own in _RESERVED)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from socket import socket
 from types import FrameType
@@ -108,7 +108,9 @@ class GatewayProtocol(HttpToolsProtocol):
         head = b"".join(b"%s: %s\r\n" % field for field in fields)
         self.transport.write(b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, phrase, head, body))
         self.transport.close()
-        logger.warning("request.malformed", extra={"status": status, "code": code, "client": self.client and self.client[0]})
+        logger.warning(
+            "request.malformed", extra={"status": status, "code": code, "client": self.client and self.client[0]}
+        )
 
 
 class _Refused(Exception):

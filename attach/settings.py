@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from auth import OIDCSettings
+from auth import GatewayIssuer, OIDCSettings
 from middleware import LogFormat
 from proxy import EngineSettings, Network
 
@@ -33,12 +33,10 @@ class DevSettings:
     """Dev mode: an issuer of our own beside the gateway. No variable leads here, only `attach-gateway dev`.
 
     Attributes:
-        key_file: The dev issuer's private key.
-        audience: What its tokens are for.
+        issuer: Signs the dev tokens, and says which are its own.
     """
 
-    key_file: Path
-    audience: str
+    issuer: GatewayIssuer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +119,7 @@ def _oidc(environment: Environment) -> OIDCSettings:
     )
     for sentence in settings.faults():
         name, _, problem = sentence.partition(" ")
-        environment.fault(name, problem)
+        environment.fault(name, problem, "give it as in docs/configuration.md")
     return settings
 
 

@@ -10,7 +10,7 @@ class Variable:
     Attributes:
         name: As in the environment.
         default: As one would write it in `.env`; empty is unset.
-        about: One sentence; `.env.example` and docs/configuration.md hold every variable and are tested against this table.
+        about: One sentence. `.env.example` and docs/configuration.md are tested against this table.
         secret: Its value is never shown.
     """
 
@@ -35,14 +35,22 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("HOST", "127.0.0.1", "Address to listen on."),
     Variable("PORT", "8080", "Port to listen on."),
     Variable("PUBLIC_URL", "", "How clients reach the gateway; once set it is an accepted audience too."),
-    Variable("CORS_ORIGINS", "http://localhost:9000,http://127.0.0.1:9000", "Web origins that may call from a browser."),
+    Variable(
+        "CORS_ORIGINS", "http://localhost:9000,http://127.0.0.1:9000", "Web origins that may call from a browser."
+    ),
     Variable("TRUSTED_PROXIES", "", "Addresses or networks whose X-Forwarded-* fields are believed."),
-    Variable("MAX_REQUEST_BYTES", "33554432", "Largest body that the gateway must read whole; streamed uploads have no limit."),
+    Variable(
+        "MAX_REQUEST_BYTES",
+        "33554432",
+        "Largest body that the gateway must read whole; streamed uploads have no limit.",
+    ),
     Variable("ATTACH_DATA_DIR", "./.attach", "Where keys and records live; made with mode 0700."),
     Variable("API_DOCS", "on", "Serve /docs, /redoc and /openapi.json."),
     Variable("LOG_LEVEL", "info", "debug, info, warning or error."),
     Variable("LOG_FORMAT", "text", "text or json."),
     Variable("ACCESS_LOG", "on", "Write one line a request."),
-    Variable("DRAIN_DELAY", "5", "Seconds after SIGTERM in which /readyz says 503 while connections are still accepted."),
+    Variable(
+        "DRAIN_DELAY", "5", "Seconds after SIGTERM in which /readyz says 503 while connections are still accepted."
+    ),
     Variable("SHUTDOWN_GRACE", "30", "Seconds that running answers get to end after that."),
 )

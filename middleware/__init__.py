@@ -1,8 +1,9 @@
-"""What a request meets on its way in, and its answer on its way out. All pure ASGI: `send` is wrapped, never buffered."""
+"""What a request meets on its way in, and its answer on its way out: pure ASGI, `send` wrapped, never buffered."""
 
 from .access_log import AccessLog, AccessLogMiddleware, LogFormat
 from .auth import AuthMiddleware
 from .errors import ErrorMiddleware, send_refusal
+from .host import ForeignHost, LoopbackHostMiddleware
 from .path import MalformedPath, PathMiddleware, canonical_path
 from .session import InvalidOption, SessionMiddleware, session_id
 from .websocket import WebSocketMiddleware, WebSocketRefused
@@ -12,8 +13,10 @@ __all__ = [
     "AccessLogMiddleware",
     "AuthMiddleware",
     "ErrorMiddleware",
+    "ForeignHost",
     "InvalidOption",
     "LogFormat",
+    "LoopbackHostMiddleware",
     "MalformedPath",
     "PathMiddleware",
     "SessionMiddleware",

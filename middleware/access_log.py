@@ -78,8 +78,8 @@ class AccessLine:
 class AccessLog:
     """Takes lines at the price of an append and writes them, many at once, from a thread.
 
-    At most 100,000 lines wait; beyond that the newest are dropped, and their number is written. Up to 50 ms of lines are lost
-    with a killed process. An async context manager; leaving it writes what is left.
+    At most 100,000 lines wait; beyond that the newest are dropped, and their number is written. Up to 50 ms of lines
+    are lost with a killed process. An async context manager; leaving it writes what is left.
     """
 
     def __init__(self, stream: TextIO, *, log_format: LogFormat = "text") -> None:
@@ -130,8 +130,8 @@ class AccessLog:
 class AccessLogMiddleware:
     """Give the request its id, tell it in the answer's `X-Request-Id`, and write its line when it is over.
 
-    The id that counts (`request_id` on `scope["state"]`) is always the gateway's own; a well-formed `X-Request-Id` of the caller is
-    echoed and logged instead, never used as a key. `log` None: no lines.
+    The id that counts (`request_id` on `scope["state"]`) is always the gateway's own; a well-formed `X-Request-Id` of
+    the caller is echoed and logged instead, never used as a key. `log` None: no lines.
     """
 
     def __init__(self, app: ASGIApp, *, log: AccessLog | None, clock: Callable[[], float] = time.perf_counter) -> None:

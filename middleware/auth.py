@@ -10,8 +10,8 @@ from auth import TokenVerifier, credential
 class AuthMiddleware:
     """Prove who is calling before anything behind this runs.
 
-    Leaves the proven `Identity` on `scope["state"]`. Raises the `AuthError` family, which `ErrorMiddleware` answers with
-    a challenge (RFC 6750 §3). Fails closed: only the exact (method, path) pairs in `public` pass without a token.
+    Leaves the proven `Identity` on `scope["state"]`. Raises the `AuthError` family, which `ErrorMiddleware` answers
+    with a challenge (RFC 6750 §3). Fails closed: only the exact (method, path) pairs in `public` pass without a token.
     """
 
     def __init__(self, app: ASGIApp, *, verifier: TokenVerifier, public: Collection[tuple[str, str]]) -> None:

@@ -40,7 +40,7 @@ class ErrorMiddleware:
 
         try:
             await self.app(scope, receive, watched)
-        except Exception as exc:  # noqa: BLE001 - the last place where a bug can still become an answer
+        except Exception as exc:
             refusal = self.answer(exc)
             state = scope["state"]
             if refusal is None:

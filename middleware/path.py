@@ -36,7 +36,7 @@ def canonical_path(raw: bytes) -> str:
 
 
 class PathMiddleware:
-    """Put the canonical path on `scope["path"]`; `scope["raw_path"]` stays what the client sent and is what is forwarded."""
+    """Put the canonical path on `scope["path"]`; `raw_path` stays what the client sent, and is what is forwarded."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

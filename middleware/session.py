@@ -16,15 +16,15 @@ class InvalidOption(Exception):
 
 
 def session_id(user: str, user_agent: bytes) -> str:
-    """16 hexadecimal digits that name this user on this client: the same every time, for tracing, never for access."""
+    """16 hexadecimal digits for this user on this client: the same every time, for tracing, never for access."""
     return hashlib.sha256(user.encode() + b":" + user_agent).hexdigest()[:16]
 
 
 class SessionMiddleware:
     """Read the caller's two options, drop everything else he says under `X-Attach-`, and stamp who he proved to be.
 
-    `X-Attach-Project` and `X-Attach-Memory` end up as `project` and `remember` on `scope["state"]`. The fields to put on
-    what goes upstream are left as `stamp`, for the last writer of that request to append, so that nothing that the
+    `X-Attach-Project` and `X-Attach-Memory` end up as `project` and `remember` on `scope["state"]`. The fields to put
+    on what goes upstream are left as `stamp`, for the last writer of that request to append, so that nothing that the
     caller sent (a `Connection` field that names them, say) can have them undone. The answer is stamped here.
     """
 

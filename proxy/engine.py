@@ -8,8 +8,8 @@ from starlette.types import Receive, Scope, Send
 from auth import MissingCredentials
 from wire import Refusal
 
+from .caller import Caller
 from .errors import GatewayStopping, UpstreamError, upstream_errors
-from .exchange import Exchange
 from .headers import Fields, Network, RequestHeaders, answer_headers
 
 _STOPPING = Refusal(status=503, code="stopping", detail="The gateway is being stopped: send the request again.")
@@ -61,23 +61,23 @@ class EngineProxy:
             credential=None if settings.api_key is None else f"Bearer {settings.api_key}",
             trusted_proxies=trusted_proxies,
         )
-        self._running: set[Exchange] = set()
+        self._running: set[Caller] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["state"].get("identity") is None:
             raise MissingCredentials
-        exchange, framing = await Exchange.begin(scope, receive)
+        caller, framing = await Caller.begin(scope, receive)
         request = httpx.Request(
             scope["method"],
             self.url,
             headers=self._headers.build(scope) + framing,
-            stream=exchange.content,
+            stream=caller.content,
             extensions={"target": self._target(scope), "timeout": self._timeout},
         )
         answer = _Answer(scope, send)
-        self._running.add(exchange)
+        self._running.add(caller)
         try:
-            async with exchange:
+            async with caller:
                 with upstream_errors():
                     response = await self.transport.handle_async_request(request)
                     try:
@@ -88,12 +88,12 @@ class EngineProxy:
             if not await answer.end_with(_STOPPING):
                 raise
         finally:
-            self._running.discard(exchange)
+            self._running.discard(caller)
 
     def stop(self) -> None:
         """End what still runs: a stream gets an error event of its dialect where it stands between two events."""
-        for exchange in tuple(self._running):
-            exchange.interrupt(GatewayStopping())
+        for caller in tuple(self._running):
+            caller.interrupt(GatewayStopping())
 
     async def probe(self, *, timeout: float = 2.0) -> bool:
         """Whether the engine answers at all; any status will do."""

@@ -62,7 +62,7 @@ class RequestHeaders:
         self._trusted = lru_cache(maxsize=1024)(lambda peer: _is_within(peer, trusted_proxies))
 
     def build(self, scope: Scope) -> Fields:
-        """The fields for the request in `scope`, framing excepted: the caller's that may cross, ours, and last the stamp."""
+        """The fields for the request in `scope`, framing apart: the caller's that may cross, ours, the stamp last."""
         state = scope["state"]
         headers = scope["headers"]
         named = _named_by_connection(headers)

@@ -41,7 +41,7 @@ class Refusal:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, path: str) -> bytes:
-        """The JSON body for a request to `path` (canonical): always `detail` and `code`, and `error` as `path` has it."""
+        """The JSON body for a request to canonical `path`: always `detail` and `code`, and `error` as `path` has it."""
         members: dict[str, Any] = {"detail": self.detail, "code": self.code, **self.extra, **self._error(path)}
         return json.dumps(members, ensure_ascii=False).encode()
 

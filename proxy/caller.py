@@ -1,4 +1,4 @@
-"""The caller's side of one exchange: its body as a stream, and the news that it left."""
+"""The caller's end of one exchange: its upload as a stream, and the news that it left."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from .errors import ClientLeft
 from .headers import Fields
 
 
-class Exchange(httpx.AsyncByteStream):
+class Caller(httpx.AsyncByteStream):
     """Reads `receive` from one task while its body runs: first the caller's upload, then for the caller's leaving.
 
     Iterated, it gives the upload, a piece at a time and no faster than it is taken. When the caller leaves, whatever
@@ -34,7 +34,7 @@ class Exchange(httpx.AsyncByteStream):
         """Wait for the first piece of the upload, if there is one.
 
         Returns:
-            The exchange, whose `content` is the upload (read in one go where one piece is all), and the header fields
+            The caller, whose `content` is the upload (read in one go where one piece is all), and the header fields
             that frame it (RFC 9112 §6).
 
         Raises:
