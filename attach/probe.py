@@ -51,7 +51,7 @@ async def probe(url: str, *, api_key: str | None = None, timeout: float = 3.0) -
                 version = await client.get(f"{base}/api/version")
                 tags = await client.get(f"{base}/api/tags")
                 listed = await client.get(f"{base}/v1/models")
-        except (httpx.RequestError, TimeoutError):
+        except (httpx.RequestError, httpx.InvalidURL, TimeoutError):
             return None
     openai_models = _names(_json(listed).get("data"), "id")
     native_models = _names(_json(tags).get("models"), "name")

@@ -3,7 +3,7 @@
 from .access_log import AccessLog, AccessLogMiddleware, LogFormat
 from .auth import AuthMiddleware
 from .errors import ErrorMiddleware, send_refusal
-from .host import ForeignHost, LoopbackHostMiddleware
+from .host import ForeignHost, LoopbackHostMiddleware, is_loopback_name
 from .path import MalformedPath, PathMiddleware, canonical_path
 from .session import InvalidOption, SessionMiddleware, session_id
 from .websocket import WebSocketMiddleware, WebSocketRefused
@@ -23,6 +23,7 @@ __all__ = [
     "WebSocketMiddleware",
     "WebSocketRefused",
     "canonical_path",
+    "is_loopback_name",
     "send_refusal",
     "session_id",
 ]
