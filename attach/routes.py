@@ -98,8 +98,10 @@ async def http_error(request: Request, exc: Exception) -> Response:
         405: "This path does not take that method: see Allow.",
     }
     refusal = Refusal(status=exc.status_code, code=code, detail=details.get(exc.status_code, str(exc.detail)))
-    body = refusal.body(request.url.path)
-    return Response(body, exc.status_code, dict(exc.headers or {}), media_type="application/json")
+    headers = {name.title(): value for name, value in (exc.headers or {}).items()}
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"  # The framework knows of one route only; each GET here has its HEAD.
+    return Response(refusal.body(request.url.path), exc.status_code, headers, media_type="application/json")
 
 
 async def validation_error(request: Request, exc: Exception) -> Response:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from socket import socket
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
+import httptools
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,6 +26,8 @@ HEAD_SECONDS = 10.0
 # Once an answer is out, this much of an upload nobody reads any more is swallowed, so that its sender gets to see it.
 MOST_UNREAD_BYTES = 64 * 1024 * 1024
 
+_OFFER = frozenset({b"connection", b"http2-settings", b"upgrade"})
+
 
 class GatewayProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol with limits on a request's head: size, number of fields, and time to arrive whole.
@@ -37,7 +40,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._fields = 0
         self._unread = 0
+        self._hosts = 0
         self._in_head = True
+        self._declined = False
         self.head_since: float | None = None  # None: no head is being waited for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -49,31 +54,66 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self.head_since is None:
                 self.head_since = time.monotonic()
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():
+                self.refuse(400, "malformed_request", "This is not a well-formed HTTP/1.1 request.")
         if self._in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
             self.refuse(431, "head_too_large", "The request head is larger than 64 KiB.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
-        if self._fields <= MOST_HEAD_FIELDS:
-            super().on_header(name, value)
+        if self._fields > MOST_HEAD_FIELDS:
+            return
+        super().on_header(name, value)
+        if self.headers[-1][0] == b"host":
+            self._hosts += 1
 
     def on_headers_complete(self) -> None:
-        fields, received = self._fields, self._head_bytes
-        self._in_head, self._fields, self._head_bytes, self.head_since = False, 0, 0, None
+        fields, hosts, received = self._fields, self._hosts, self._head_bytes
+        self._in_head, self._fields, self._hosts, self._head_bytes, self.head_since = False, 0, 0, 0, None
         if fields > MOST_HEAD_FIELDS:
-            self.refuse(431, "head_too_large", "The request head has more than 100 fields.")
-            raise _Refused
+            self._refuse_head(431, "head_too_large", "The request head has more than 100 fields.")
         if received > MOST_HEAD_BYTES and self._exact_head_bytes() > MOST_HEAD_BYTES:
-            self.refuse(431, "head_too_large", "The request head is larger than 64 KiB.")
-            raise _Refused
+            self._refuse_head(431, "head_too_large", "The request head is larger than 64 KiB.")
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            self._refuse_head(400, "malformed_request", "The request must have one Host field.")
+        if self.parser.should_upgrade() and self._get_upgrade() != b"websocket":
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse_head(400, "malformed_request", "This gateway is no forward proxy: CONNECT is not served.")
+            self._declined = True
+            return
         super().on_headers_complete()
+
+    def _refuse_head(self, status: int, code: str, detail: str) -> NoReturn:
+        self.refuse(status, code, detail)
+        raise _Refused  # stops the parser
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Serve a request that offers another protocol (h2c, as Java clients do) in this one (RFC 9110 §7.8).
+
+        The parser stops behind such a head and would take the body for the other protocol: a fresh one gets the head
+        without the offer, and then the body.
+        """
+        if not self._declined:
+            return
+        self._declined = False
+        fields = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] not in _OFFER)
+        head = b"%s %s HTTP/1.1\r\n%s\r\n" % (self.parser.get_method(), self.url, fields)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
 
     def _exact_head_bytes(self) -> int:
         # What was received may hold some of the body too.
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def on_body(self, body: bytes) -> None:
+        if self._declined:
+            return
         super().on_body(body)
         if self.cycle.response_complete:
             self._unread += len(body)
@@ -81,13 +121,9 @@ class GatewayProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        if not self._declined:
+            super().on_message_complete()
         self._in_head, self._unread = True, 0
-
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what its parser refused, ours included."""
-        if not self.transport.is_closing():
-            self.refuse(400, "malformed_request", "This is not a well-formed HTTP/1.1 request.")
 
     def give_up_head(self) -> None:
         """Its time is over: 408, or nothing where nothing was asked (browsers open connections in advance)."""
@@ -95,9 +131,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.refuse(408, "head_timeout", "The request head did not arrive within 10 seconds.")
         else:
             self.transport.close()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """An offer to change protocols may be declined by answering in this one (RFC 9110 §7.8)."""
 
     def refuse(self, status: int, code: str, detail: str) -> None:
         """Answer what never became a request, and close."""
@@ -123,6 +156,9 @@ class GatewayServer(uvicorn.Server):
     SIGTERM or SIGINT: /readyz says 503 while connections are still accepted, for `drain_delay` seconds; then nothing
     new is accepted and what runs may end within `shutdown_grace` seconds; what runs still is ended by `app.state.stop`,
     which gives a stream its error event. A second signal skips the waiting.
+
+    Attributes:
+        listening: Set once connections are accepted.
     """
 
     def __init__(
@@ -133,6 +169,7 @@ class GatewayServer(uvicorn.Server):
         self._app = app
         self._parent_fd = parent_fd
         self._drain_until: float | None = None
+        self.listening = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -168,6 +205,7 @@ class GatewayServer(uvicorn.Server):
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             logger.info("server.started", extra={"address": f"{host}:{port}"})
+        self.listening.set()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""

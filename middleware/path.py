@@ -10,10 +10,10 @@ _FORBIDDEN = re.compile(r"[\x00\r\n]|(?:^|/)\.{1,2}(?:;[^/]*)?(?:/|$)")
 
 
 class MalformedPath(Exception):
-    """The path has a dot segment (RFC 3986 §3.3), raw or encoded, or an encoded NUL, CR or LF."""
+    """The path has a dot segment (RFC 3986 §3.3), raw or encoded, or an encoded NUL, CR or LF, or is none (`*`)."""
 
     def __init__(self) -> None:
-        super().__init__("The path has a dot segment or a control character: send it without.")
+        super().__init__("The path must begin with a slash and have no dot segment and no control character.")
 
 
 def canonical_path(raw: bytes) -> str:

@@ -27,6 +27,7 @@ class Caller(httpx.AsyncByteStream):
         self._more = more
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         self._unwanted = False
+        self._answered = False
         self._reason: Exception | None = None
 
     @classmethod
@@ -80,9 +81,13 @@ class Caller(httpx.AsyncByteStream):
 
     def interrupt(self, reason: Exception) -> None:
         """End the block with `reason`, from wherever it waits. Only the first reason counts."""
-        if self._reason is None:
+        if self._reason is None and not self._answered:
             self._reason = reason
             self._task.cancel()
+
+    def answered(self) -> None:
+        """The answer is complete but for its sending: from here on the caller may go. Servers say that it did, then."""
+        self._answered = True
 
     async def _watch(self) -> None:
         while self._more:

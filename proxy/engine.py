@@ -1,5 +1,6 @@
 """The way to the engine: any method, any path, both bodies streamed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -74,7 +75,7 @@ class EngineProxy:
             stream=caller.content,
             extensions={"target": self._target(scope), "timeout": self._timeout},
         )
-        answer = _Answer(scope, send)
+        answer = _Answer(scope, send, done=caller.answered)
         self._running.add(caller)
         try:
             async with caller:
@@ -116,9 +117,10 @@ class EngineProxy:
 class _Answer:
     """The engine's answer on its way to the client, and how far it got."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, *, done: Callable[[], None]) -> None:
         self._scope = scope
         self._send = send
+        self._done = done
         self._started = self._finished = False
         self._media_type = ""
         self._tail = b""
@@ -133,12 +135,18 @@ class _Answer:
         async for piece in response.stream:
             if remaining is not None:
                 remaining -= len(piece)
-                self._finished = remaining <= 0
+                if remaining <= 0:
+                    await self._finish(piece)
+                    continue
             self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
-            await self._send({"type": "http.response.body", "body": piece, "more_body": not self._finished})
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         if not self._finished:
-            self._finished = True
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._finish(b"")
+
+    async def _finish(self, piece: bytes) -> None:
+        self._finished = True
+        self._done()
+        await self._send({"type": "http.response.body", "body": piece, "more_body": False})
 
     async def end_with(self, refusal: Refusal) -> bool:
         """Close a running stream with an event that says why. False where nothing was sent, so that a status still can.
