@@ -7,11 +7,16 @@ import sys
 from collections.abc import Callable, Sequence
 from socket import socket
 
+from auth import SigningKeyError
+
 from .check import effective, report
+from .dev import DEV_USER, DevError, mint, refuse_unsafe
+from .dev_server import serve_dev
 from .environment import ConfigurationError, read_environ
 from .gateway import create_app
+from .local_engine import LocalEngineError
 from .log_format import configure_logging
-from .server import build_server
+from .server import build_server, loop_factory
 from .settings import Settings, refusal_to_start
 from .version import __version__
 from .workers import Workers, listen, worker_command
@@ -38,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as exc:
         print(refusal_to_start(exc), file=sys.stderr)
         return 2
+    except (DevError, LocalEngineError, SigningKeyError) as exc:
+        print(f"attach-gateway: {exc}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -59,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", type=int, default=1, metavar="N", help="processes on the same port (default 1)")
     serve.add_argument("--listen-fd", type=int, help=argparse.SUPPRESS)
     serve.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)
+
+    dev = _command(
+        commands, "dev", _dev, "try it here: own issuer, own model, one token", "attach-gateway dev --port 8080"
+    )
+    _add_listening(dev)
+    dev.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
+
+    token = _command(commands, "token", _token, "mint a token for dev mode", "attach-gateway token --user alice")
+    token.add_argument("--user", default=DEV_USER, metavar="NAME", help="whom it stands for (default dev)")
 
     _command(commands, "check", _check, "show the settings in force and what answers", "attach-gateway check")
     return parser
@@ -119,6 +136,25 @@ def _serve(options: argparse.Namespace, given: list[str]) -> int:
         return Workers(worker_command(given), count=options.workers, listener=listener).run()
     app = create_app(settings)
     build_server(app, settings.server, parent_fd=options.parent_fd).run(sockets=[listener])
+    return 0
+
+
+def _dev(options: argparse.Namespace, given: list[str]) -> int:
+    settings = Settings.for_dev(_environ(options))
+    configure_logging(settings.server.log_level, settings.server.log_format)
+    refuse_unsafe(host=settings.server.host, workers=options.workers)
+    try:
+        listener = listen(settings.server.host, settings.server.port)
+    except OSError as exc:
+        print(_cannot_listen(settings, exc), file=sys.stderr)
+        return 1
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(serve_dev(settings, listener))
+
+
+def _token(options: argparse.Namespace, given: list[str]) -> int:
+    settings = Settings.for_dev(_environ(options))
+    print(mint(settings.data_dir, options.user))
     return 0
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from socket import socket
 from types import FrameType
@@ -228,6 +228,11 @@ class GatewayServer(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             grace.cancel()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes event loops: uvloop where it is installed; None is asyncio's own."""
+    return uvicorn.Config(app="", loop="auto").get_loop_factory()
 
 
 def build_server(app: FastAPI, settings: ServerSettings, *, parent_fd: int | None = None) -> GatewayServer:

@@ -1,0 +1,55 @@
+"""Dev mode, put together: an engine, a gateway in front of it, and what to paste."""
+
+import asyncio
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from socket import socket
+
+from auth import load_or_create
+
+from .banner import banner
+from .dev import DEV_USER, DevEngine, dev_engine, mint, progress_line
+from .gateway import create_app
+from .server import GatewayServer, build_server
+from .settings import DevSettings, Settings
+
+
+async def serve_dev(settings: Settings, listener: socket) -> int:
+    """Serve until told to stop, or until the embedded engine ends. Returns the exit code.
+
+    Raises:
+        DevError: There is no engine to be had.
+        LocalEngineError: The embedded engine does not come up.
+        SigningKeyError: The dev issuer's key cannot be had.
+    """
+    dev = DevSettings(issuer=load_or_create(settings.data_dir))
+    async with dev_engine(
+        settings.engine.url,
+        api_key=settings.engine.api_key,
+        data_dir=settings.data_dir,
+        progress=progress_line(sys.stderr),
+    ) as engine:
+        found = replace(settings.engine, url=engine.found.url, api_key=engine.api_key)
+        app = create_app(replace(settings, engine=found, dev=dev, oidc=None))
+        server = build_server(app, replace(settings.server, drain_delay=0.0))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        watching = asyncio.create_task(_watch(server, engine, settings, listener))
+        try:
+            await serving
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+        return 1 if engine.died.is_set() else 0
+
+
+async def _watch(server: GatewayServer, engine: DevEngine, settings: Settings, listener: socket) -> None:
+    await server.listening.wait()
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    token = mint(settings.data_dir, DEV_USER)
+    print(banner(address=address, token=token, engine=engine, data_dir=settings.data_dir), flush=True)  # noqa: T201
+    await engine.died.wait()
+    print("The embedded engine ended by itself: stopping.", file=sys.stderr)  # noqa: T201
+    server.drain()
