@@ -129,12 +129,14 @@ class JWKSCache:
         They are not if that was done for another token just now.
         """
         await self._fetched()  # What is under way may bring the key.
-        fetch = self._keys is seen and not self._is_recent(self._doubted_at, COOL_DOWN)
+        if self._keys is not seen:
+            return self._keys or seen, False
+        fetch = not self._is_recent(self._doubted_at, COOL_DOWN)
         if fetch:
             self._doubted_at = self._clock()
             self._start()
-            await self._fetched()
-        return self._keys or seen, fetch
+        await self._fetched()  # Ours, or the one that another token caused a moment ago.
+        return self._keys, fetch
 
     def _is_known_unknown(self, kid: str | None) -> bool:
         if kid is not None and len(kid) > MAX_KID_CHARS:
@@ -153,7 +155,7 @@ class JWKSCache:
 
     async def _fetched(self) -> None:
         """Wait for the fetch under way, if any. Unlike awaiting it, waiting neither ends it nor fails with it."""
-        if self._fetching is not None:
+        if self._fetching is not None and not self._fetching.done():
             await asyncio.wait([self._fetching])
 
     async def _fetch(self) -> None:
