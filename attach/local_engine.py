@@ -264,6 +264,7 @@ def unpack(directory: Path) -> Path:
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     partial = model.with_suffix(".partial")
+    partial.touch(mode=0o600)
     with partial.open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another gateway may be at it
         if not whole():

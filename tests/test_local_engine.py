@@ -178,7 +178,7 @@ def test_the_model_is_put_together_once_and_kept_to_its_owner(tmp_path: Path) ->
     assert unpack(directory) == model
     assert model.stat().st_mtime_ns == before.st_mtime_ns
     assert [path.name for path in directory.iterdir()] == [model.name]
-    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (directory, directory.parent)} == {0o700}
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (directory.parent, directory, model)] == [0o700, 0o700, 0o600]
 
     os.truncate(model, 1000)
     assert unpack(directory).stat().st_size == before.st_size
