@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
@@ -117,9 +117,11 @@ class Issuer:
         requests: Every request head that arrived.
     """
 
-    def __init__(self, keys: Sequence[IssuerKey], clock: Callable[[], float]) -> None:
+    _slots_in_use: ClassVar[set[int]] = set()
+
+    def __init__(self, slot: int, algorithms: Sequence[str], clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.keys = list(keys)
+        self.keys = [make_key(alg, fresh=slot) for alg in algorithms]
         self.audience = AUDIENCE
         self.replies: dict[str, Reply] = {}
         self.cache_control: str | None = None
@@ -129,7 +131,7 @@ class Issuer:
         self.url = ""
         self.issuer: str | None = None
         self.jwks_uri = ""
-        self._rotations = 0
+        self._rotations = slot
         self._port = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -145,14 +147,20 @@ class Issuer:
         algorithms: Sequence[str] = ("RS256", "ES256", "EdDSA"),
         clock: Callable[[], float] = time.time,
     ) -> AsyncIterator[Self]:
-        """An issuer with one key for each of `algorithms`; it signs with the first unless told otherwise."""
-        issuer = cls([make_key(alg) for alg in algorithms], clock)
+        """An issuer with one key for each of `algorithms`; it signs with the first unless told otherwise.
+
+        Issuers that run at the same time share no private key, neither with each other nor with `make_key`.
+        """
+        slot = next(slot for slot in count(1000, 1000) if slot not in cls._slots_in_use)
+        cls._slots_in_use.add(slot)
+        issuer = cls(slot, algorithms, clock)
         await issuer.come_back()
         issuer.url = issuer.issuer = f"http://127.0.0.1:{issuer._port}"
         issuer.jwks_uri = issuer.url + JWKS
         try:
             yield issuer
         finally:
+            cls._slots_in_use.discard(slot)
             await issuer.go_down()
 
     def token(
