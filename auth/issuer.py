@@ -171,4 +171,4 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _segment(members: Mapping[str, Any]) -> str:
-    return encode_base64url(json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode("utf-8"))
+    return encode_base64url(json.dumps(dict(members), separators=(",", ":"), ensure_ascii=False).encode("utf-8"))

@@ -83,6 +83,13 @@ class IssuerKey:
                 return private.sign(signing_input)
 
 
+async def refreshes_done() -> None:
+    """Wait for the key refreshes that run in the background."""
+    refreshes = [task for task in asyncio.all_tasks() if task.get_name().startswith("jwks ")]
+    if refreshes:
+        await asyncio.wait(refreshes)
+
+
 def make_key(alg: str, kid: str | None = "", *, fresh: int = 0) -> IssuerKey:
     """A key to sign with `alg`. Making RSA keys is slow, so the same `fresh` gives the same private key each time."""
     return IssuerKey(alg=alg, kid=f"{alg}-{next(_serial)}" if kid == "" else kid, private=_private(_kind(alg), fresh))

@@ -12,7 +12,7 @@ from auth import InvalidToken, IssuerUnavailable
 from auth.discovery import KeySource
 from auth.jwks import JWKSCache
 from tests.clock import Clock
-from tests.issuer import CONVENTIONAL_JWKS, DISCOVERY, JWKS, Issuer, Reply, b64, make_key
+from tests.issuer import CONVENTIONAL_JWKS, DISCOVERY, JWKS, Issuer, Reply, b64, make_key, refreshes_done
 
 HOUR = 3600.0
 
@@ -49,13 +49,6 @@ async def jwks(issuer: Issuer, client: httpx.AsyncClient, clock: Clock) -> Async
     await cache.aclose()
 
 
-async def settled(cache: JWKSCache) -> None:
-    """Wait for the refresh that runs in the background, if one does."""
-    fetch = cache._fetching
-    if fetch is not None:
-        await asyncio.wait([fetch])
-
-
 async def test_nothing_is_fetched_before_it_is_needed(issuer: Issuer, jwks: JWKSCache) -> None:
     assert issuer.requests == []
     assert len(await jwks.keys()) == 3
@@ -85,11 +78,11 @@ async def test_keys_are_kept_for_ten_minutes(issuer: Issuer, jwks: JWKSCache, cl
     await jwks.keys()
     clock.advance(599)
     await jwks.keys()
-    await settled(jwks)
+    await refreshes_done()
     assert issuer.jwks_fetches == 1
     clock.advance(1)
     await jwks.keys()
-    await settled(jwks)
+    await refreshes_done()
     assert issuer.jwks_fetches == 2
 
 
@@ -114,11 +107,11 @@ async def test_keys_are_kept_as_long_as_the_issuer_says_within_limits(
     await jwks.keys()
     clock.advance(seconds - 1)
     await jwks.keys()
-    await settled(jwks)
+    await refreshes_done()
     assert issuer.jwks_fetches == 1
     clock.advance(1)
     await jwks.keys()
-    await settled(jwks)
+    await refreshes_done()
     assert issuer.jwks_fetches == 2
 
 
@@ -130,7 +123,7 @@ async def test_old_keys_serve_while_new_ones_are_fetched(issuer: Issuer, jwks: J
     assert await asyncio.wait_for(jwks.keys(), 1) is old
     await issuer.until(lambda: issuer.jwks_fetches == 2)
     issuer.release()
-    await settled(jwks)
+    await refreshes_done()
     assert [key.kid for key in await jwks.keys()] == [new_key.kid]
 
 
@@ -141,12 +134,12 @@ async def test_old_keys_serve_for_a_day_while_the_issuer_is_down(
     await issuer.go_down()
     clock.advance(600)
     assert await jwks.keys() is old
-    await settled(jwks)
+    await refreshes_done()
     assert [record.levelname for record in caplog.records if record.msg == "jwks.refresh_failed"] == ["WARNING"]
     clock.advance(24 * HOUR - 1)
     assert await jwks.keys() is old
     assert jwks.ready
-    await settled(jwks)
+    await refreshes_done()
     clock.advance(2)
     assert not jwks.ready
     with pytest.raises(IssuerUnavailable):
@@ -161,7 +154,7 @@ async def test_an_issuer_that_is_down_is_asked_again_twice_a_minute(
     clock.advance(600)
     for _ in range(60):
         await jwks.keys()
-        await settled(jwks)
+        await refreshes_done()
         clock.advance(1)
     assert issuer.jwks_fetches == 1 + 2
 
@@ -187,7 +180,7 @@ async def test_warming_up_loads_the_keys_without_waiting_for_them(issuer: Issuer
     jwks.warm()
     assert not jwks.ready
     issuer.release()
-    await settled(jwks)
+    await refreshes_done()
     assert jwks.ready
     assert issuer.jwks_fetches == 1
 
@@ -195,11 +188,11 @@ async def test_warming_up_loads_the_keys_without_waiting_for_them(issuer: Issuer
 async def test_asking_whether_it_is_ready_is_enough_to_become_so(issuer: Issuer, jwks: JWKSCache, clock: Clock) -> None:
     await issuer.go_down()
     jwks.warm()
-    await settled(jwks)
+    await refreshes_done()
     await issuer.come_back()
     clock.advance(1)
     assert not jwks.ready
-    await settled(jwks)
+    await refreshes_done()
     assert jwks.ready
 
 
@@ -282,7 +275,7 @@ async def test_a_key_published_during_a_timed_refresh_is_found_by_all_who_wait(
     await asyncio.sleep(0)
     issuer.replies[JWKS] = issuer.published()  # What the refresh under way will bring: not the new key yet.
     issuer.release()
-    await settled(jwks)
+    await refreshes_done()
     del issuer.replies[JWKS]
     issuer.rotate(kid="late")
     assert {keys[0].kid for keys in await asyncio.gather(*waiting)} == {"late"}
@@ -314,7 +307,7 @@ async def test_a_key_holds_until_it_leaves_the_set(issuer: Issuer, jwks: JWKSCac
     assert jwks.holds(old, issuer.url)
     clock.advance(1)
     assert jwks.holds(old, issuer.url)  # Asking has started the refresh that ends it.
-    await settled(jwks)
+    await refreshes_done()
     assert not jwks.holds(old, issuer.url)
     assert jwks.holds(kept, issuer.url)
     assert not jwks.holds(kept, issuer.url + "/")
@@ -347,7 +340,7 @@ async def test_a_set_that_cannot_be_used_does_not_replace_a_good_one(
     issuer.replies[JWKS] = reply
     clock.advance(600)
     await jwks.keys()
-    await settled(jwks)
+    await refreshes_done()
     assert issuer.jwks_fetches == 2
     assert await jwks.keys() is good
 
@@ -409,10 +402,10 @@ async def test_where_the_keys_are_is_asked_again_when_they_are_not_there(
     new = issuer.rotate()
     clock.advance(600)
     await jwks.keys()
-    await settled(jwks)
+    await refreshes_done()
     clock.advance(30)
     await jwks.keys()
-    await settled(jwks)
+    await refreshes_done()
     assert [key.kid for key in await jwks.keys()] == [new.kid]
 
 
@@ -461,7 +454,7 @@ async def test_an_adopted_slash_is_logged_once(
     issuer.issuer = issuer.url + "/"
     for _ in range(3):
         await jwks.keys()
-        await settled(jwks)
+        await refreshes_done()
         clock.advance(25 * HOUR)
     assert issuer.discovery_fetches == 3
     assert [record.levelname for record in caplog.records if record.msg == "discovery.issuer_adopted"] == ["INFO"]

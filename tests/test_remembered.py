@@ -1,0 +1,225 @@
+"""A token is verified once, and its verdict is relied on for no longer than it is true."""
+
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from auth import (
+    Identity,
+    InvalidToken,
+    OIDCSettings,
+    OIDCVerifier,
+    Proof,
+    RememberingVerifier,
+    TokenPicker,
+    TrustedIssuer,
+)
+from auth.jws import SignedToken
+from tests.clock import Clock
+from tests.issuer import AUDIENCE, Issuer, refreshes_done
+
+
+class Counting:
+    """An issuer that counts how often it is asked to prove a token."""
+
+    def __init__(self, issuer: TrustedIssuer) -> None:
+        self._issuer = issuer
+        self.proved = 0
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self._issuer.names
+
+    @property
+    def ready(self) -> bool:
+        return self._issuer.ready
+
+    async def prove(self, token: SignedToken) -> Proof:
+        self.proved += 1
+        return await self._issuer.prove(token)
+
+    async def warm(self) -> None:
+        await self._issuer.warm()
+
+    async def check(self) -> None:
+        await self._issuer.check()
+
+    async def aclose(self) -> None:
+        await self._issuer.aclose()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def issuer(clock: Clock) -> AsyncIterator[Issuer]:
+    async with Issuer.start(clock=clock) as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def trusted(issuer: Issuer, clock: Clock) -> AsyncIterator[Counting]:
+    async with httpx.AsyncClient(trust_env=False, timeout=None) as client:
+        settings = OIDCSettings(issuer=issuer.url, audiences=(AUDIENCE,))
+        async with contextlib.aclosing(Counting(OIDCVerifier(settings, client, clock))) as trusted:
+            yield trusted
+
+
+@pytest.fixture
+def verifier(trusted: Counting, clock: Clock) -> RememberingVerifier:
+    return RememberingVerifier(TokenPicker([trusted]), clock, capacity=3)
+
+
+async def test_a_token_is_verified_once(issuer: Issuer, trusted: Counting, verifier: RememberingVerifier) -> None:
+    token = issuer.token()
+    identities: list[Identity] = [await verifier.verify(token) for _ in range(5)]
+    assert {identity.user for identity in identities} == {"alice"}
+    assert len({id(identity) for identity in identities}) == 1
+    assert trusted.proved == 1
+
+
+async def test_another_token_is_another_verdict(issuer: Issuer, verifier: RememberingVerifier) -> None:
+    alice, bob = issuer.token("alice"), issuer.token("bob")
+    users = [(await verifier.verify(token)).user for token in (alice, bob, alice, bob)]
+    assert users == ["alice", "bob", "alice", "bob"]
+    head, claims, _ = alice.split(".")
+    with pytest.raises(InvalidToken):
+        await verifier.verify(f"{head}.{claims}.{bob.split('.')[2]}")
+
+
+async def test_a_refusal_is_not_remembered(issuer: Issuer, verifier: RememberingVerifier, clock: Clock) -> None:
+    early = issuer.token(nbf=clock() + 120)
+    with pytest.raises(InvalidToken):
+        await verifier.verify(early)
+    clock.advance(120)
+    assert (await verifier.verify(early)).user == "alice"
+
+
+async def test_a_verdict_is_relied_on_for_five_minutes(
+    issuer: Issuer, trusted: Counting, verifier: RememberingVerifier, clock: Clock
+) -> None:
+    token = issuer.token()
+    for seconds, proved in [(0, 1), (299, 1), (1, 2), (299, 2)]:
+        clock.advance(seconds)
+        await verifier.verify(token)
+        assert trusted.proved == proved
+
+
+async def test_a_verdict_ends_with_its_token(
+    issuer: Issuer, trusted: Counting, verifier: RememberingVerifier, clock: Clock
+) -> None:
+    token = issuer.token(exp=clock() + 10)
+    await verifier.verify(token)
+    clock.advance(9.9)
+    await verifier.verify(token)
+    assert trusted.proved == 1
+    clock.advance(0.1)
+    await verifier.verify(token)  # Within the leeway it is still good, but looked at each time.
+    await verifier.verify(token)
+    assert trusted.proved == 3
+    clock.advance(60)
+    with pytest.raises(InvalidToken):
+        await verifier.verify(token)
+
+
+async def refreshed(issuer: Issuer, verifier: RememberingVerifier) -> None:
+    """Make the issuer's keys be looked at again, as a token with an unknown key does."""
+    fetches = issuer.jwks_fetches
+    with pytest.raises(InvalidToken):
+        await verifier.verify(issuer.token(header={"kid": "unknown"}))
+    assert issuer.jwks_fetches == fetches + 1
+
+
+async def test_a_verdict_ends_when_its_key_leaves_the_set(
+    issuer: Issuer, trusted: Counting, verifier: RememberingVerifier
+) -> None:
+    by_rs256, by_es256 = issuer.token("alice"), issuer.token("bob", alg="ES256")
+    for token in (by_rs256, by_es256):
+        await verifier.verify(token)
+    issuer.keys = issuer.keys[1:]
+    await refreshed(issuer, verifier)
+    proved = trusted.proved
+    assert (await verifier.verify(by_es256)).user == "bob"
+    assert trusted.proved == proved
+    with pytest.raises(InvalidToken) as refused:
+        await verifier.verify(by_rs256)
+    assert refused.value.reason == "unknown_kid"
+
+
+async def test_a_verdict_ends_when_its_key_is_replaced_under_the_same_name(
+    issuer: Issuer, verifier: RememberingVerifier
+) -> None:
+    token = issuer.token()
+    await verifier.verify(token)
+    issuer.rotate("RS256", kid=issuer.keys[0].kid)
+    await refreshed(issuer, verifier)
+    with pytest.raises(InvalidToken) as refused:
+        await verifier.verify(token)
+    assert refused.value.reason == "signature"
+
+
+async def test_a_verdict_outlives_a_refresh_that_keeps_its_key(
+    issuer: Issuer, trusted: Counting, verifier: RememberingVerifier
+) -> None:
+    token = issuer.token()
+    await verifier.verify(token)
+    issuer.rotate("ES256", overlap=True)
+    await refreshed(issuer, verifier)
+    proved = trusted.proved
+    await verifier.verify(token)
+    assert trusted.proved == proved
+
+
+async def test_remembered_tokens_alone_keep_the_keys_fresh(
+    issuer: Issuer, verifier: RememberingVerifier, clock: Clock
+) -> None:
+    issuer.cache_control = "max-age=60"
+    token = issuer.token()
+    await verifier.verify(token)
+    issuer.keys = issuer.keys[1:]
+    clock.advance(60)
+    assert (await verifier.verify(token)).user == "alice"  # Starts the refresh, and does not wait for it.
+    await issuer.until(lambda: issuer.jwks_fetches == 2)
+    await refreshes_done()
+    with pytest.raises(InvalidToken):
+        await verifier.verify(token)
+
+
+async def test_the_least_recently_used_verdict_goes_first(
+    issuer: Issuer, trusted: Counting, verifier: RememberingVerifier
+) -> None:
+    a, b, c, d = (issuer.token(name) for name in "abcd")
+    for token in (a, b, c, a, d):  # Room for three: b is what was used least recently when d comes.
+        await verifier.verify(token)
+    assert trusted.proved == 4
+    for token in (a, c, d):
+        await verifier.verify(token)
+    assert trusted.proved == 4
+    await verifier.verify(b)
+    assert trusted.proved == 5
+
+
+async def test_closing_forgets_everything(issuer: Issuer, trusted: Counting, verifier: RememberingVerifier) -> None:
+    token = issuer.token()
+    await verifier.verify(token)
+    await verifier.aclose()
+    await verifier.verify(token)
+    assert trusted.proved == 2
+
+
+async def test_a_remembered_token_costs_microseconds(issuer: Issuer, trusted: Counting) -> None:
+    verifier = RememberingVerifier(TokenPicker([trusted]))
+    token = issuer.token()
+    best = math.inf
+    for _ in range(20):
+        started = time.perf_counter()
+        for _ in range(100):
+            await verifier.verify(token)
+        best = min(best, (time.perf_counter() - started) / 100)
+    assert best < 50e-6
