@@ -1,0 +1,1 @@
+"""The benchmark: a neutral engine, a load generator, the gateway, its peers, and one table."""
