@@ -1,12 +1,14 @@
 """The test bed: the engine that every row stands in front of, and the issuer whose tokens they check."""
 
 import json
+import os
 import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .build import build
 from .keys import Issuer
@@ -50,6 +52,16 @@ class Bed:
     def wait_until_idle(self, seconds: float = 30) -> None:
         """Until no stream runs: what one measurement left must not be counted in the next."""
         wait_for("the engine's streams to end", lambda: self.stats()["streams_open"] == 0, seconds=seconds, pause=0.05)
+
+
+@contextmanager
+def made_ready(cores: Cores) -> Iterator[Bed]:
+    """A bed in a folder that goes away with it; this very process stays on the load generator's core from now on."""
+    for program in ("engine", "load"):
+        build(program)
+    os.sched_setaffinity(0, {cores.load})
+    with TemporaryDirectory(prefix="attach-bench-") as folder, lay(cores, Path(folder)) as bed:
+        yield bed
 
 
 @contextmanager

@@ -1,49 +1,97 @@
 """The gateway's own rows, from a bare pass-through to everything on."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from .bed import AUDIENCE, Bed
+from .build import SOURCES
 from .processes import Command
 from .rows import EVERY_HOSTILE_TOKEN, Row
 
-PYTHON_BIN = Path(sys.executable).parent
-EVERYTHING_ON = {
+EVERYTHING_ON: Mapping[str, str] = {
     "MAX_TOKENS_PER_MIN": "1000000000",
     "USAGE_METERING": "prometheus",
     "MEM_BACKEND": "sqlite",
 }
+REMEMBERS = "a token is checked once, then remembered"
 
 
-def gateway_command(bed: Bed, port: int, folder: Path, *options: str) -> Command:
-    """`attach-gateway serve` with an issuer, quotas, metering and memory, logging as it does by default."""
-    argv = [PYTHON_BIN / "attach-gateway", "serve", "--host", "127.0.0.1", "--port", str(port), *options]
-    env = {
+def gateway_command(bed: Bed, port: int, folder: Path) -> Command:
+    """`attach-gateway serve` with everything on that this version has; its access log goes to a file."""
+    program = Path(sys.executable).parent / "attach-gateway"
+    argv = [program, "serve", "--host", "127.0.0.1", "--port", port]
+    return Command(argv=argv, env={**_settings(bed, folder), **EVERYTHING_ON}, cwd=folder)
+
+
+def part_command(bed: Bed, port: int, folder: Path, *, part: str) -> Command:
+    """A part of the gateway, see bench/partial.py."""
+    settings = folder / "settings.json"
+    settings.write_text(json.dumps(_settings(bed, folder)))
+    argv = [sys.executable, "-m", "bench.partial", part, port, settings]
+    return Command(argv=argv, env={"PYTHONPATH": str(SOURCES.parent)}, cwd=folder)
+
+
+def switched_on() -> Sequence[str]:
+    """Those of `EVERYTHING_ON` that this version of the gateway knows."""
+    if find_spec("attach.variables") is None:
+        return []
+    from attach.variables import VARIABLES  # noqa: PLC0415 - what is measured may be older than what measures it
+
+    known = {variable.name for variable in VARIABLES}
+    return [f"{name}={value}" for name, value in EVERYTHING_ON.items() if name in known]
+
+
+def _settings(bed: Bed, folder: Path) -> dict[str, str]:
+    return {
         "OIDC_ISSUER": bed.issuer.url,
         "OIDC_AUD": AUDIENCE,
         "OIDC_JWKS_URL": bed.jwks_url,
         "ENGINE_URL": bed.engine_url,
         "ATTACH_DATA_DIR": str(folder / "state"),
         "LOG_LEVEL": "info",
+        "DRAIN_DELAY": "0",
+        "SHUTDOWN_GRACE": "2",
     }
-    return Command(argv=argv, env=env | EVERYTHING_ON, cwd=folder)
 
 
 def _missing() -> str | None:
-    if not (PYTHON_BIN / "attach-gateway").exists() or find_spec("attach.__main__") is None:
-        return "the attach-gateway command is not there yet"
-    return None
+    return None if find_spec("attach.__main__") else "there is no attach-gateway command in this tree"
 
 
 def _version() -> str:
-    from importlib.metadata import version  # noqa: PLC0415
-
     return version("attach-dev")
 
 
+def _limits() -> str:
+    on = switched_on()
+    return f"{REMEMBERS}; session and access log on, {', '.join(on) or 'no quotas or memory in this version'}"
+
+
 ROWS: Sequence[Row] = (
+    Row(
+        name="bare",
+        title="Attach Gateway, bare pass-through",
+        command=partial(part_command, part="bare"),
+        missing=_missing,
+        version=_version,
+        limits="server and engine proxy only: it checks nothing",
+        ours=True,
+    ),
+    Row(
+        name="auth",
+        title="Attach Gateway, + auth",
+        command=partial(part_command, part="auth"),
+        missing=_missing,
+        version=_version,
+        refuses=EVERY_HOSTILE_TOKEN,
+        limits=REMEMBERS,
+        ours=True,
+    ),
     Row(
         name="attach",
         title="Attach Gateway, everything on",
@@ -51,7 +99,7 @@ ROWS: Sequence[Row] = (
         missing=_missing,
         version=_version,
         refuses=EVERY_HOSTILE_TOKEN,
-        limits="a token is checked once, then remembered",
+        limits=_limits(),
         ours=True,
     ),
 )

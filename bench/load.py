@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from .build import build
 from .processes import Command, Process
 
 CHAT = "/v1/chat/completions"
-WORDS = "please write a short python program that sorts numbers".split()
+WORDS = ["please", "write", "a", "short", "python", "program", "that", "sorts", "numbers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,18 +29,18 @@ class Kind:
     abort: int = 0
 
     def line(self, body_file: Path) -> str:
-        options = f"weight={self.weight} token={self.token} expect={self.expect} chunks={self.chunks} abort={self.abort}"
-        return f"name={self.name} path={self.path} body={body_file} {options}"
+        what = f"name={self.name} path={self.path} body={body_file} token={self.token}"
+        return f"{what} weight={self.weight} expect={self.expect} chunks={self.chunks} abort={self.abort}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """Percentiles in microseconds."""
+    """Percentiles in microseconds; None where nothing was timed."""
 
-    n: int
-    p50: float
-    p99: float
-    max: float
+    n: int = 0
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +57,17 @@ class Result:
     errors: Mapping[str, int]
     left: Mapping[str, int]
     kinds: Mapping[str, Mapping[str, int]]
-    latency: Times | None
-    ttft: Times | None
-    gap: Times | None
+    latency: Times
+    ttft: Times
+    gap: Times
     odd_status: int
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         raw: dict[str, Any] = json.loads(text)
-        plain = ("seconds", "requests", "ok", "chunks", "coalesced", "connects", "cpu_seconds")
-        return cls(
-            **{name: raw[name] for name in plain},
-            **{name: raw[name] for name in ("errors", "left", "kinds", "odd_status")},
-            **{name: _times(raw[f"{name}_us"]) for name in ("latency", "ttft", "gap")},
-        )
+        times = {name: _times(raw[f"{name}_us"]) for name in ("latency", "ttft", "gap")}
+        taken: dict[str, Any] = {field.name: times.get(field.name) or raw[field.name] for field in fields(cls)}
+        return cls(**taken)
 
     @property
     def per_second(self) -> float:
@@ -106,9 +103,9 @@ def start(
     (folder / "tokens").write_text("\n".join(tokens))
     (folder / "mix").write_text("\n".join(kind.line(_body_file(folder, kind)) for kind in mix))
     options = {"port": port, "conns": conns, "seconds": seconds, "requests": requests, "ramp": ramp, "drain": drain}
-    argv: list[str | Path] = [build("load"), "--mix", folder / "mix", "--tokens", folder / "tokens", "--seed", str(seed)]
+    argv: list[object] = [build("load"), "--mix", folder / "mix", "--tokens", folder / "tokens", "--seed", seed]
     for name, value in options.items():
-        argv += [f"--{name}", str(value)]
+        argv += [f"--{name}", value]
     command = Command(argv=argv, env={}, cwd=folder)
     return Process(command, cores=[bed.cores.load], log=folder / "log", stdout_to_us=True)
 
@@ -136,7 +133,7 @@ def _body_file(folder: Path, kind: Kind) -> Path:
     return file
 
 
-def _times(raw: Mapping[str, float] | None) -> Times | None:
+def _times(raw: Mapping[str, float] | None) -> Times:
     if raw is None:
-        return None
+        return Times()
     return Times(n=int(raw["n"]), p50=raw["p50"], p99=raw["p99"], max=raw["max"])

@@ -24,7 +24,7 @@ class Cores:
 
 
 def choose_cores(allowed: frozenset[int] | None = None) -> Cores:
-    """The proxy gets the last core we may use, the load generator the first, the engine one of its own if there is one."""
+    """The proxy gets the last core we may use, the load generator the first, the engine a third if there is one."""
     cores = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
     if len(cores) < 2:
         raise TooFewCores("the benchmark needs two cores: one for the proxy, one for load generator and engine")

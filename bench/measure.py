@@ -4,17 +4,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from . import load
 from .bed import Bed
 from .load import Kind, Result, chat
-from .processes import Memory, machine_cpu_seconds
+from .processes import Memory, Process, machine_cpu_seconds
 from .rows import Row
 from .target import Target, refusals_missing, started
 
 TOKENS_PER_SECOND = 50
 STREAM_CHUNKS = 64
 ANSWER = [Kind(name="answer", body=chat("bench"))]
+SHORT_STREAM = Kind(name="stream", body=chat("bench-8x0", stream=True))
 PACED = f"bench-{STREAM_CHUNKS}x{1_000_000 // TOKENS_PER_SECOND}"
 RAMP = STREAM_CHUNKS / TOKENS_PER_SECOND  # streams start evenly over the time that one takes
 OPENING_SECONDS = 20
@@ -33,8 +35,9 @@ class Plan:
     memory_pause: float = 1.0
 
     @classmethod
-    def quick(cls, runs: int = 1) -> "Plan":
-        return cls(runs=runs, seconds=1, warmup=0.5, memory_pause=0.5)
+    def quick(cls, runs: int = 1) -> Self:
+        """A smoke run: every step, with less of everything."""
+        return cls(runs=runs, seconds=1, warmup=0.5, streams=50, open_streams=200, memory_pause=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,8 @@ class Sample:
     Latencies are as measured, not yet less the direct ones; microseconds, bytes, seconds.
 
     Attributes:
-        busy: Cores that load generator and engine used together at 32 connections; near 1 on a shared one, they set the pace.
+        busy: Cores that load generator and engine used together at 32 connections; if they are all that these
+            have, the row could have done more.
         others: CPU cores that other programs of this machine used meanwhile, at worst.
     """
 
@@ -66,6 +70,15 @@ class Sample:
     others: float = 0
     errors: int = 0
     faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Memory of a target: idle, and for one open stream. None: it has no process of its own."""
+
+    rss_bytes: float | None = None
+    pss_bytes: float | None = None
+    stream_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +104,16 @@ def measure(row: Row, bed: Bed, plan: Plan) -> Sample:
     """Everything about one row. One that fails is a sample with the reason, so that the others are still measured."""
     try:
         with started(row, bed) as target:
-            return _measure_started(target, bed, plan)
+            sample = _measure_started(target, bed, plan)
+        bed.wait_until_idle()
     except (OSError, RuntimeError) as fault:  # TimeoutError is an OSError
         return Sample(row=row.name, faults=(str(fault),))
-    finally:
-        bed.wait_until_idle()
+    return sample
 
 
 def _measure_started(target: Target, bed: Bed, plan: Plan) -> Sample:
     let_through = refusals_missing(target, bed)
-    idle, stream_bytes = memory(target, bed, plan)
+    held = memory(target, bed, plan)
     phase(target, bed, ANSWER, conns=32, seconds=plan.warmup)
     one = phase(target, bed, ANSWER, conns=1, seconds=plan.seconds)
     many = phase(target, bed, ANSWER, conns=32, seconds=plan.seconds)
@@ -109,17 +122,17 @@ def _measure_started(target: Target, bed: Bed, plan: Plan) -> Sample:
     return Sample(
         row=target.row.name,
         rate=many.result.per_second,
-        p50_1=one.result.latency and one.result.latency.p50,
-        p99_1=one.result.latency and one.result.latency.p99,
-        p50_32=many.result.latency and many.result.latency.p50,
-        p99_32=many.result.latency and many.result.latency.p99,
+        p50_1=one.result.latency.p50,
+        p99_1=one.result.latency.p99,
+        p50_32=many.result.latency.p50,
+        p99_32=many.result.latency.p99,
         cpu_request=_each(many.proxy_cpu, many.result.ok, target),
         cpu_chunk=_each(paced.proxy_cpu, paced.result.chunks, target),
-        ttft=paced.result.ttft and paced.result.ttft.p50,
-        gap_p99=paced.result.gap and paced.result.gap.p99,
-        idle_rss=idle and idle.rss_bytes,
-        idle_pss=idle and idle.pss_bytes,
-        stream_bytes=stream_bytes,
+        ttft=paced.result.ttft.p50,
+        gap_p99=paced.result.gap.p99,
+        idle_rss=held.rss_bytes,
+        idle_pss=held.pss_bytes,
+        stream_bytes=held.stream_bytes,
         cold_start=target.cold_start,
         busy=many.busy,
         others=max(p.others for p in phases),
@@ -138,33 +151,33 @@ def phase(target: Target, bed: Bed, mix: Sequence[Kind], *, conns: int, seconds:
     return Phase(result=result, proxy_cpu=proxy, engine_cpu=engine, others_cpu=others)
 
 
-def memory(target: Target, bed: Bed, plan: Plan) -> tuple[Memory | None, float | None]:
+def memory(target: Target, bed: Bed, plan: Plan) -> Held:
     """What the target holds once it has answered a little, and how much more for each stream that is open.
 
     Fewer streams than asked for are counted as they are: a slow target does not open 1,000 within the time.
     """
     if target.process is None:
-        return None, None
-    phase(target, bed, [*ANSWER, Kind(name="stream", body=chat("bench-8x0", stream=True))], conns=1, seconds=plan.warmup)
+        return Held()
+    phase(target, bed, [*ANSWER, SHORT_STREAM], conns=1, seconds=plan.warmup)
     bed.wait_until_idle()
     time.sleep(plan.memory_pause)
     idle = target.process.memory()
-    open_streams, held = _with_open_streams(target, bed, plan)
+    streams, opened = _with_open_streams(target, target.process, bed, plan)
     bed.wait_until_idle()
-    return idle, (held.rss_bytes - idle.rss_bytes) / open_streams if open_streams else None
+    each = (opened.rss_bytes - idle.rss_bytes) / streams if streams else None
+    return Held(rss_bytes=idle.rss_bytes, pss_bytes=idle.pss_bytes, stream_bytes=each)
 
 
-def _with_open_streams(target: Target, bed: Bed, plan: Plan) -> tuple[int, Memory]:
-    assert target.process is not None
+def _with_open_streams(target: Target, process: Process, bed: Bed, plan: Plan) -> tuple[int, Memory]:
     mix = [Kind(name="slow", body=chat(SLOW, stream=True))]
     with load.start(bed, target.port, mix, target.tokens, conns=plan.open_streams, seconds=120, ramp=1) as generator:
         end = time.monotonic() + OPENING_SECONDS
         while bed.stats()["streams_open"] < plan.open_streams and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(plan.memory_pause)
-        open_streams, held = bed.stats()["streams_open"], target.process.memory()
+        streams, opened = bed.stats()["streams_open"], process.memory()
         load.finish(generator, seconds=0)
-    return open_streams, held
+    return streams, opened
 
 
 def _paced(row: Row) -> Sequence[Kind]:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from .bed import AUDIENCE, Bed
 from .build import CACHE
+from .envoy import envoy_config
 from .processes import Command
 from .rows import EVERY_HOSTILE_TOKEN, Row
 
 LITELLM_KEY = "sk-bench-0123456789abcdef0123456789abcdef"
-MANY = 16384
 
 
 def envoy_binary() -> Path | None:
@@ -38,9 +38,9 @@ def nginx_binary() -> Path | None:
 
 
 def envoy_command(bed: Bed, port: int, folder: Path, *, jwt_cache: bool) -> Command:
-    """Envoy with jwt_authn on one worker thread; keys come from the same URL as the gateway's."""
+    """Envoy with jwt_authn on one worker thread; the keys come from the same URL as the gateway's."""
     config = folder / "envoy.json"
-    config.write_text(json.dumps(_envoy_config(bed, port, jwt_cache=jwt_cache)))
+    config.write_text(json.dumps(envoy_config(bed, port, jwt_cache=jwt_cache)))
     argv = [_found(envoy_binary), "-c", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     return Command(argv=argv, env={}, cwd=folder)
 
@@ -59,7 +59,8 @@ def nginx_command(bed: Bed, port: int, folder: Path) -> Command:
     config = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(NGINX.format(port=port, engine=bed.engine_port, folder=folder, user=user))
-    return Command(argv=[_found(nginx_binary), "-p", folder, "-e", folder / "error.log", "-c", config], env={}, cwd=folder)
+    argv = [_found(nginx_binary), "-p", folder, "-e", folder / "error.log", "-c", config]
+    return Command(argv=argv, env={}, cwd=folder)
 
 
 def litellm_command(bed: Bed, port: int, folder: Path) -> Command:
@@ -75,9 +76,11 @@ def litellm_command(bed: Bed, port: int, folder: Path) -> Command:
             }
         )
     )
-    argv = [_found(litellm_binary), "--config", config, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    options = ["--config", config, "--host", "127.0.0.1", "--port", port, "--num_workers", "1"]
     env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
-    return Command(argv=argv, env={**env, "DISABLE_ADMIN_UI": "True", "NO_DOCS": "True"}, cwd=folder)
+    return Command(
+        argv=[_found(litellm_binary), *options], env={**env, "DISABLE_ADMIN_UI": "True", "NO_DOCS": "True"}, cwd=folder
+    )
 
 
 HAPROXY = """\
@@ -146,64 +149,6 @@ http {{
 """
 
 
-def _envoy_config(bed: Bed, port: int, *, jwt_cache: bool) -> dict[str, object]:
-    types = "type.googleapis.com/envoy.extensions.filters"
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "engine", "timeout": "0s", "idle_timeout": "0s"}}
-    manager = {
-        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "callers",
-        "codec_type": "HTTP1",
-        "stream_idle_timeout": "0s",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-        "http_filters": [
-            {"name": "envoy.filters.http.jwt_authn", "typed_config": _envoy_jwt(bed, jwt_cache=jwt_cache)},
-            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}},
-        ],
-    }
-    listener = {
-        "name": "callers",
-        "address": _envoy_address(port),
-        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
-    }
-    clusters = [_envoy_cluster(name, bed.engine_port) for name in ("engine", "issuer")]
-    return {"static_resources": {"listeners": [listener], "clusters": clusters}}
-
-
-def _envoy_jwt(bed: Bed, *, jwt_cache: bool) -> dict[str, object]:
-    provider: dict[str, object] = {
-        "issuer": bed.issuer.url,
-        "audiences": [AUDIENCE],
-        "remote_jwks": {
-            "http_uri": {"uri": bed.jwks_url, "cluster": "issuer", "timeout": "5s"},
-            "cache_duration": "600s",
-            "async_fetch": {},
-        },
-    }
-    if jwt_cache:
-        provider["jwt_cache_config"] = {"jwt_cache_size": 1000}
-    return {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
-        "providers": {"issuer": provider},
-        "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "issuer"}}],
-    }
-
-
-def _envoy_cluster(name: str, port: int) -> dict[str, object]:
-    limits = {"max_connections": MANY, "max_pending_requests": MANY, "max_requests": MANY}
-    endpoint = {"endpoint": {"address": _envoy_address(port)}}
-    return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "circuit_breakers": {"thresholds": [limits]},
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
-
-
-def _envoy_address(port: int) -> dict[str, object]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
 def _first(candidates: Iterable[Path], name: str) -> Path | None:
     """What `script/bench install` put there, else what is on PATH."""
     found = next((path for path in candidates if path.exists()), None) or shutil.which(name)
@@ -223,7 +168,8 @@ def _missing(find: Callable[[], Path | None], how: str) -> Callable[[], str | No
 
 def _version(find: Callable[[], Path | None], option: str, pattern: str) -> Callable[[], str]:
     def read() -> str:
-        said = subprocess.run([_found(find), option], capture_output=True, text=True, timeout=120)
+        argv = [str(_found(find)), option]
+        said = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120)
         match = re.search(pattern, said.stdout + said.stderr)
         return match[1] if match else "unknown version"
 

@@ -19,7 +19,7 @@ PR_SET_PDEATHSIG = 1
 class Command:
     """What to run. Nothing of our own environment is passed on."""
 
-    argv: Sequence[str | Path]
+    argv: Sequence[object]
     env: Mapping[str, str]
     cwd: Path
 
@@ -46,7 +46,7 @@ class Process:
                 stdout=subprocess.PIPE if stdout_to_us else sink,
                 stderr=sink,
                 start_new_session=True,
-                preexec_fn=_confine(frozenset(cores)),
+                preexec_fn=_confine(frozenset(cores)),  # noqa: PLW1509 - we have one thread
             )
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Every row by name, in the order of the table. What is added here is measured, compared and verified like the others."""
+"""Every row by name, in the order of the table: what is added here is measured and compared like the others."""
 
 from collections.abc import Mapping, Sequence
 

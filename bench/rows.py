@@ -25,8 +25,8 @@ class Row:
         missing: Why it cannot run here, in a few words, or None.
         version: What was measured; called only when nothing is missing.
         tokens: The credentials its callers use.
-        refuses: Which of `Issuer.hostile_tokens` it has to turn away; a row that lets one through is reported, since its
-            numbers are those of a check that it does not do.
+        refuses: Which of `Issuer.hostile_tokens` it has to turn away. One that it lets through is reported: the row's
+            numbers are then those of a check that it does not do.
         rewrites: It parses and writes anew what the engine streams, so that chunks need not match one to one.
         limits: What a reader has to know to compare it.
     """

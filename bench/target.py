@@ -4,7 +4,7 @@ import http.client
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -30,8 +30,8 @@ class Target:
 
 
 @contextmanager
-def started(row: Row, bed: Bed) -> Iterator[Target]:
-    """The row on its core, once it has answered one request with the engine's answer.
+def started(row: Row, bed: Bed, *, cores: Sequence[int] = (), options: Sequence[str] = ()) -> Iterator[Target]:
+    """The row on its core, or on `cores`, once it has answered one request with the engine's answer.
 
     Raises:
         NotAnswering: It ended, or did not answer within `row.start_seconds`.
@@ -42,15 +42,16 @@ def started(row: Row, bed: Bed) -> Iterator[Target]:
         return
     port, folder = free_port(), Path(mkdtemp(prefix=f"{row.name}-", dir=bed.folder))
     command = row.command(bed, port, folder)
+    command = replace(command, argv=[*command.argv, *options])
     begun = time.monotonic()
-    with Process(command, cores=[bed.cores.proxy], log=folder / "log") as process:
+    with Process(command, cores=cores or [bed.cores.proxy], log=folder / "log") as process:
         _wait_for_an_answer(row, process, port, tokens[0])
         cold_start = time.monotonic() - begun
         yield Target(row=row, port=port, tokens=tokens, process=process, cold_start=cold_start)
 
 
 def refusals_missing(target: Target, bed: Bed) -> list[str]:
-    """Which hostile tokens got through to the engine or were answered with success, though the row should refuse them."""
+    """Which hostile tokens reached the engine or were answered with success, though the row should refuse them."""
     hostile = bed.issuer.hostile_tokens()
     return [what for what in sorted(target.row.refuses) if _gets_through(target, bed, hostile[what])]
 
@@ -82,6 +83,7 @@ def _wait_for_an_answer(row: Row, process: Process, port: int, token: str) -> No
         if not process.running():
             raise NotAnswering(f"ended while starting: {process.last_words()}")
         if time.monotonic() > end:
-            raise NotAnswering(f"no answer within {row.start_seconds:g} s, last status {status}: {process.last_words()}")
+            said = f"last status {status}, {process.last_words()}"
+            raise NotAnswering(f"no answer within {row.start_seconds:g} s: {said}")
         time.sleep(0.002)
         status = status_of(port, token)
