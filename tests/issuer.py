@@ -6,17 +6,24 @@ import asyncio
 import hashlib
 import hmac
 import json
+import ssl
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from ipaddress import ip_address
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 AUDIENCE = "https://gateway.test"
 DISCOVERY = "/.well-known/openid-configuration"
@@ -122,6 +129,7 @@ class Issuer:
         jwks_fetches: How often the JWK Set was asked for, wherever it is.
         discovery_fetches: How often the discovery document was asked for.
         requests: Every request head that arrived.
+        authority: The certificate to trust, in PEM, where the issuer speaks TLS.
     """
 
     _slots_in_use: ClassVar[set[int]] = set()
@@ -139,6 +147,8 @@ class Issuer:
         self.issuer: str | None = None
         self.jwks_uri = ""
         self._rotations = slot
+        self.authority = ""
+        self._tls: ssl.SSLContext | None = None
         self._port = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -153,16 +163,20 @@ class Issuer:
         *,
         algorithms: Sequence[str] = ("RS256", "ES256", "EdDSA"),
         clock: Callable[[], float] = time.time,
+        tls: bool = False,
     ) -> AsyncIterator[Self]:
         """An issuer with one key for each of `algorithms`; it signs with the first unless told otherwise.
 
-        Issuers that run at the same time share no private key, neither with each other nor with `make_key`.
+        With `tls` its name is an https one, and `authority` is who signed its certificate. Issuers that run at the
+        same time share no private key, neither with each other nor with `make_key`.
         """
         slot = next(slot for slot in count(1000, 1000) if slot not in cls._slots_in_use)
         cls._slots_in_use.add(slot)
         issuer = cls(slot, algorithms, clock)
+        if tls:
+            issuer.authority, issuer._tls = _certified()
         await issuer.come_back()
-        issuer.url = issuer.issuer = f"http://127.0.0.1:{issuer._port}"
+        issuer.url = issuer.issuer = f"{'https' if tls else 'http'}://127.0.0.1:{issuer._port}"
         issuer.jwks_uri = issuer.url + JWKS
         try:
             yield issuer
@@ -246,7 +260,7 @@ class Issuer:
 
     async def come_back(self) -> None:
         """Accept connections, at the same place as before."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -264,6 +278,9 @@ class Issuer:
             await self._answer(writer, self.replies.get(path) or self._truth(path))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
+        except asyncio.CancelledError:
+            writer.transport.abort()  # Nobody may be reading what is still to be sent.
+            raise
         finally:
             self._connections.discard(task)
             writer.close()
@@ -289,6 +306,29 @@ class Issuer:
 
 def _kind(alg: str) -> str:
     return alg if alg in CURVES else "Ed25519" if alg in ("EdDSA", "Ed25519") else "RSA2048"
+
+
+@cache
+def _certified() -> tuple[str, ssl.SSLContext]:
+    """A certificate for 127.0.0.1 that vouches for itself, in PEM, and the server's side of it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "attach test issuer")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(Encoding.PEM)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with TemporaryDirectory() as folder:
+        chain = Path(folder) / "chain.pem"
+        chain.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem)
+        context.load_cert_chain(chain)
+    return pem.decode(), context
 
 
 @cache

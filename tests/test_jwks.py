@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator
 
 import httpx
@@ -482,6 +483,37 @@ async def test_discovery_cannot_send_us_where_nobody_may(issuer: Issuer, jwks: J
     with pytest.raises(IssuerUnavailable):
         await jwks.keys()
     assert len(issuer.requests) == 1
+
+
+@pytest.fixture
+async def https_issuer(clock: Clock) -> AsyncIterator[Issuer]:
+    async with Issuer.start(clock=clock, tls=True) as issuer:
+        yield issuer
+
+
+async def test_keys_come_over_tls(https_issuer: Issuer, clock: Clock) -> None:
+    trusting = ssl.create_default_context(cadata=https_issuer.authority)
+    async with httpx.AsyncClient(trust_env=False, verify=trusting) as client:
+        assert len(await cache_for(https_issuer, client, clock).keys()) == 3
+
+
+async def test_an_issuer_that_cannot_prove_its_name_is_not_asked(
+    https_issuer: Issuer, client: httpx.AsyncClient, clock: Clock
+) -> None:
+    with pytest.raises(IssuerUnavailable):
+        await cache_for(https_issuer, client, clock).keys()
+    assert https_issuer.requests == []
+
+
+async def test_an_https_issuer_does_not_lead_to_keys_over_plain_http(
+    https_issuer: Issuer, issuer: Issuer, clock: Clock
+) -> None:
+    https_issuer.jwks_uri = issuer.jwks_uri
+    trusting = ssl.create_default_context(cadata=https_issuer.authority)
+    async with httpx.AsyncClient(trust_env=False, verify=trusting) as client:
+        with pytest.raises(IssuerUnavailable):
+            await cache_for(https_issuer, client, clock).keys()
+    assert issuer.requests == []
 
 
 @pytest.mark.parametrize(
