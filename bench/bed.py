@@ -56,12 +56,16 @@ class Bed:
 
 @contextmanager
 def made_ready(cores: Cores) -> Iterator[Bed]:
-    """A bed in a folder that goes away with it; this very process stays on the load generator's core from now on."""
+    """A bed in a folder that goes away with it; meanwhile this very process stays on the load generator's core."""
     for program in ("engine", "load"):
         build(program)
+    before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cores.load})
-    with TemporaryDirectory(prefix="attach-bench-") as folder, lay(cores, Path(folder)) as bed:
-        yield bed
+    try:
+        with TemporaryDirectory(prefix="attach-bench-") as folder, lay(cores, Path(folder)) as bed:
+            yield bed
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager

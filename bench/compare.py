@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     rows = choose(options.rows)
     text, samples = compare(rows, plan)
     print(text)
+    _keep(samples)
     if options.save or not (options.quick or options.rows):
         report.write_section(RESULTS, "The table", text)
         print(f"\nwritten to {RESULTS.relative_to(SOURCES.parent)}", file=sys.stderr)
@@ -41,8 +42,6 @@ def compare(rows: Sequence[Row], plan: Plan) -> tuple[str, report.Samples]:
     cores = choose_cores()
     with made_ready(cores) as bed:
         samples = _rounds(present, bed, plan)
-    raw = {name: [asdict(sample) for sample in rounds] for name, rounds in samples.items()}
-    (CACHE / "samples.json").write_text(json.dumps(raw, indent=1))
     return _render(present, absent, samples, plan, cores), samples
 
 
@@ -69,6 +68,12 @@ def _render(rows: Sequence[Row], absent: Mapping[str, str], samples: report.Samp
     parts += [f"- not installed: {name} ({how})" for name, how in absent.items()]
     parts += [f"- {fault}" for fault in report.faults(samples)]
     return "\n\n".join(parts)
+
+
+def _keep(samples: report.Samples) -> None:
+    """Every number of every round, for whoever wants to look closer."""
+    raw = {name: [asdict(sample) for sample in rounds] for name, rounds in samples.items()}
+    (CACHE / "samples.json").write_text(json.dumps(raw, indent=1))
 
 
 def stamp() -> str:

@@ -79,7 +79,7 @@ struct conn {
     uint64_t body_left;
     struct chunked chunked;
     char method[8], path[256];
-    int last_request, answered, control, waits_for_room;
+    int last_request, answered, control, counted, waits_for_room;
     const struct dialect *dialect;
     int streaming, cut, chunk, chunks;
     uint64_t interval, due;
@@ -213,7 +213,8 @@ static void free_dead(void)
 static void set_control(struct conn *c, int control)
 {
     stats.open += c->control - control;
-    stats.total += c->control - control;
+    stats.total += !control && !c->counted;
+    c->counted |= !control;
     c->control = control;
 }
 
@@ -557,7 +558,6 @@ static void accept_all(void)
         c->heap_at = -1;
         c->dialect = &DIALECTS[0];
         stats.open++;
-        stats.total++;
         watch(c, EPOLL_CTL_ADD, EPOLLIN | EPOLLRDHUP);
     }
 }

@@ -35,9 +35,9 @@ class Plan:
     memory_pause: float = 1.0
 
     @classmethod
-    def quick(cls, runs: int = 1) -> Self:
+    def quick(cls) -> Self:
         """A smoke run: every step, with less of everything."""
-        return cls(runs=runs, seconds=1, warmup=0.5, streams=50, open_streams=200, memory_pause=0.5)
+        return cls(runs=1, seconds=1, warmup=0.5, streams=50, open_streams=200, memory_pause=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """CPU time spent so far in user and system mode, in steps of 10 ms, children that ended included."""
-        return sum(_cpu_seconds(pid) for pid in self.tree())
+        return sum(cpu_seconds(pid) for pid in self.tree())
 
     def memory(self) -> Memory:
         held = [_memory(pid) for pid in self.tree()]
@@ -78,6 +78,9 @@ class Process:
 
     def open_files(self) -> int:
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.tree())  # noqa: PTH208
+
+    def threads(self) -> int:
+        return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in self.tree())  # noqa: PTH208
 
     def last_words(self) -> str:
         """The end of its log, for a message."""
@@ -96,6 +99,9 @@ class Process:
             self.popen.wait()
         for pid in family[1:]:
             _kill(pid)
+        wait_for("processes to end", lambda: not any(_alive(pid) for pid in family[1:]), seconds=grace)
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
 
 
 def descendants(root: int) -> list[int]:
@@ -141,7 +147,7 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     return sum(map(int, _stat(pid)[11:15])) / TICKS
 
 
@@ -152,6 +158,10 @@ def _memory(pid: int) -> Memory:
         return Memory(rss_bytes=0, pss_bytes=0)
     held = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
     return Memory(rss_bytes=held.get("Rss", 0), pss_bytes=held.get("Pss", 0))
+
+
+def _alive(pid: int) -> bool:
+    return _stat(pid)[:1] not in ([], ["Z"])
 
 
 def _kill(pid: int) -> None:

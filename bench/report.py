@@ -93,7 +93,7 @@ def table(samples: Samples, titles: Mapping[str, str], *, load_cores: int = 1) -
     """One line a row: medians over the rounds. The direct line has the engine's own latencies, not added ones."""
     head = ["row", *(column.title for column in COLUMNS.values())]
     lines = [[titles[row], *_cells(samples, row, load_cores)] for row in samples]
-    return _markdown(head, lines)
+    return markdown(head, lines)
 
 
 def ratios(samples: Samples, titles: Mapping[str, str], *, row: str) -> str:
@@ -104,12 +104,12 @@ def ratios(samples: Samples, titles: Mapping[str, str], *, row: str) -> str:
         for peer in samples
         if peer not in {row, DIRECT}
     ]
-    return _markdown(head, lines)
+    return markdown(head, lines)
 
 
 def promises(samples: Samples, *, row: str) -> str:
     """What was promised for `row`, and whether this run kept it."""
-    return _markdown(["promise", "limit", "measured", "kept"], [_promise_cells(p, samples, row) for p in PROMISES])
+    return markdown(["promise", "limit", "measured", "kept"], [_promise_cells(p, samples, row) for p in PROMISES])
 
 
 def faults(samples: Samples) -> Sequence[str]:
@@ -118,7 +118,7 @@ def faults(samples: Samples) -> Sequence[str]:
     for row, rounds in samples.items():
         for fault in (f"{row}: {fault}" for sample in rounds for fault in sample.faults):
             counted[fault] = counted.get(fault, 0) + 1
-    return [f"{fault} ({count} of the rounds)" for fault, count in counted.items()]
+    return [f"{fault} (in {count} of the rounds)" for fault, count in counted.items()]
 
 
 def how_quiet(samples: Samples) -> str:
@@ -137,6 +137,15 @@ def describe_plan(plan: Plan) -> str:
         f"{plan.runs} round{'s' * (plan.runs != 1)}, rows in turn in each, {plan.seconds:g} s a step after "
         f"{plan.warmup:g} s of warm-up; {plan.streams} streams of 50 tokens/s; {plan.open_streams} open streams."
     )
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are aligned to the right."""
+    rows = [head, *lines]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
+    text = ["| " + " | ".join(_aligned(row, widths)) + " |" for row in rows]
+    ruler = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])]) + "|"
+    return "\n".join([text[0], ruler, *text[1:]])
 
 
 def write_section(file: Path, title: str, text: str) -> None:
@@ -205,14 +214,6 @@ def _verdict(promise: Promise, value: float | None) -> str:
         return "NO"
     reached = promise.aim and (value >= promise.aim if more else value <= promise.aim)
     return "yes, and the aim" if reached else "yes"
-
-
-def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, *lines]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
-    text = ["| " + " | ".join(_aligned(row, widths)) + " |" for row in rows]
-    ruler = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])]) + "|"
-    return "\n".join([text[0], ruler, *text[1:]])
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> Iterable[str]:
