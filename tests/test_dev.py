@@ -10,9 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from attach.local_engine import engine_extra_installed
 from attach.probe import EngineFound, probe
 from auth import InvalidToken, LocalVerifier, SigningKeyError, load_or_create
 from tests.requirements import require
+from tests.servers import Connection, Engine, Received
 
 VERSION = {"version": "0.12.6"}
 TAGS = {"models": [{"name": "llama3:8b", "size": 1}, {"name": "qwen3:4b"}]}
@@ -34,49 +33,20 @@ OLLAMA = EngineFound(url="http://127.0.0.1:11434", native=True, openai=True, mod
 VLLM = EngineFound(url="http://127.0.0.1:8000", native=False, openai=True, models=("org/model-1b",))
 
 
-@dataclass
-class Scripted:
-    """A server that answers GET by a table, anything else with 200, and keeps what it was sent."""
+def serving(answers: Mapping[str, object], *, key: str | None = None) -> Engine:
+    """A server that answers GET by a table, anything else with 200, and only who shows `key` if there is one."""
 
-    answers: Mapping[str, object]
-    key: str | None = None
-    url: str = ""
-    requests: list[tuple[str, Mapping[str, str], bytes]] = field(default_factory=list)
-    connections: set[asyncio.Task[None] | None] = field(default_factory=set)
+    async def script(received: Received, connection: Connection) -> None:
+        path = received.target.decode()
+        if key is not None and received.all("Authorization") != [f"Bearer {key}".encode()]:
+            await connection.answer(b"{}", "401 Unauthorized")
+        elif received.method == b"GET" and path not in answers:
+            await connection.answer(b"{}", "404 Not Found")
+        else:
+            document = answers.get(path, {})
+            await connection.answer(document if isinstance(document, bytes) else json.dumps(document).encode())
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections.add(asyncio.current_task())
-        try:
-            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
-                request, *lines = head.splitlines()
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
-                body = await reader.readexactly(int(headers.get("content-length", "0")))
-                method, path, _ = request.split()
-                self.requests.append((path, headers, body))
-                status, document = self._look_up(method, path, headers)
-                text = document if isinstance(document, str) else json.dumps(document)
-                writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(text.encode())}\r\n\r\n{text}".encode())
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    def _look_up(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, object]:
-        if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
-            return 401, {"error": "no"}
-        if method == "GET" and path not in self.answers:
-            return 404, {"error": "not found"}
-        return 200, self.answers.get(path, {})
-
-
-@asynccontextmanager
-async def serving(answers: Mapping[str, object], *, key: str | None = None) -> AsyncIterator[Scripted]:
-    scripted = Scripted(answers, key=key)
-    async with await asyncio.start_server(scripted.answer, "127.0.0.1", 0) as server:
-        host, port = server.sockets[0].getsockname()
-        scripted.url = f"http://{host}:{port}"
-        yield scripted
-        await asyncio.gather(*(connection for connection in scripted.connections if connection))
+    return Engine(script)
 
 
 def closed_url() -> str:
@@ -103,7 +73,7 @@ NAMES = ("llama3:8b", "qwen3:4b")
         pytest.param(
             {"/api/version": VERSION, "/api/tags": {"models": []}}, True, False, (), id="Ollama without a model"
         ),
-        pytest.param({"/api/version": "<html>", "/v1/models": "<html>"}, False, False, (), id="a web server"),
+        pytest.param({"/api/version": b"<html>", "/v1/models": b"<html>"}, False, False, (), id="a web server"),
         pytest.param({"/api/version": [1], "/api/tags": "null"}, False, False, (), id="other JSON"),
         pytest.param(
             {"/v1/models": {"data": [{"id": 1}, "x", {"id": "a"}, {"id": "a"}]}}, False, True, ("a",), id="a messy list"
@@ -305,11 +275,15 @@ async def test_a_line_works_when_pasted_whatever_the_model_is_called() -> None:
             shell = await asyncio.create_subprocess_exec("sh", "-c", line, stdout=subprocess.PIPE)
             await shell.communicate()
             assert shell.returncode == 0
-    assert [path for path, _, _ in gateway.requests] == ["/api/chat", "/v1/chat/completions", "/v1/chat/completions"]
-    for _, headers, body in gateway.requests:
-        assert headers["authorization"] == f"Bearer {TOKEN}"
-        assert headers["content-type"] == "application/json"
-        assert json.loads(body)["model"] == model
+    assert [sent.target for sent in gateway.received] == [
+        b"/api/chat",
+        b"/v1/chat/completions",
+        b"/v1/chat/completions",
+    ]
+    for sent in gateway.received:
+        assert sent.one("Authorization") == f"Bearer {TOKEN}".encode()
+        assert sent.one("Content-Type") == b"application/json"
+        assert json.loads(sent.body)["model"] == model
 
 
 def test_the_banner_says_what_is_where() -> None:
