@@ -1,10 +1,10 @@
 """The composition root: settings in, a gateway out."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 import httpx
 from fastapi import FastAPI
@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth import IssuerUnavailable, LocalVerifier, OIDCVerifier, RememberingVerifier, TokenPicker, TrustedIssuer
 from middleware import (
@@ -43,6 +44,22 @@ EXPOSED = (
     "X-RateLimit-Reset-Tokens",
     "X-Request-Id",
 )
+
+
+class Gateway(FastAPI):
+    """FastAPI for the gateway's own endpoints, behind the layers that every request meets.
+
+    What FastAPI itself wraps around a request costs more than all of those: what goes to the engine never enters it.
+    """
+
+    def __init__(self, layers: Sequence[Middleware], **options: Any) -> None:
+        super().__init__(**options)
+        self._front: ASGIApp = super().__call__
+        for layer, arguments, keywords in reversed(layers):
+            self._front = layer(self._front, *arguments, **keywords)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._front(scope, receive, send)
 
 
 def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> FastAPI:
@@ -86,11 +103,11 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         Middleware(SessionMiddleware),
         Middleware(EngineMiddleware, engine=engine),
     ]
-    app = FastAPI(
+    app = Gateway(
+        layers,
         title="Attach Gateway",
         version=__version__,
         lifespan=lifespan,
-        middleware=layers,
         exception_handlers={HTTPException: http_error, RequestValidationError: validation_error},
         redirect_slashes=False,
         docs_url="/docs" if settings.api_docs else None,

@@ -30,6 +30,7 @@ _RESERVED = (
     "/usage",
     "/v1/logs",
 )
+_RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
 _OPEN = ("/healthz", "/readyz", "/auth/config")
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -37,7 +38,7 @@ _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 def is_reserved(path: str) -> bool:
     """Whether a canonical path is the gateway's own, be there something or not: none such reaches the engine."""
-    return any(path == own or path.startswith(own + "/") for own in _RESERVED)
+    return path.startswith(_RESERVED_BELOW) or path in _RESERVED
 
 
 def public_endpoints(*, api_docs: bool) -> frozenset[tuple[str, str]]:

@@ -5,6 +5,8 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+# What nearly every path is: segments of unreserved characters that do not begin with a dot.
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@-][A-Za-z0-9_.~:@-]*)+")
 _SLASHES = re.compile(r"/{2,}")
 _FORBIDDEN = re.compile(r"[\x00\r\n]|(?:^|/)\.{1,2}(?:;[^/]*)?(?:/|$)")
 
@@ -26,6 +28,8 @@ def canonical_path(raw: bytes) -> str:
         MalformedPath: see there.
     """
     path = raw.decode("latin-1")
+    if _PLAIN.fullmatch(path):
+        return path
     if "%" in path:
         path = unquote(path)
     if "//" in path:
