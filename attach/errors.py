@@ -4,7 +4,15 @@ from math import ceil
 
 from auth import AuthError, InsufficientScope, InvalidRequest, InvalidToken, IssuerUnavailable, MissingCredentials
 from middleware import ForeignHost, InvalidOption, MalformedPath, WebSocketRefused
-from proxy import ClientLeft, GatewayStopping, UpstreamBroken, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
+from proxy import (
+    ClientLeft,
+    GatewayStopping,
+    Unsupported,
+    UpstreamBroken,
+    UpstreamBusy,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from wire import Refusal
 
 _REALM = 'Bearer realm="attach"'
@@ -22,7 +30,10 @@ def answer(exc: Exception) -> Refusal | None:
         case ForeignHost():
             return _refusal(403, "foreign_host", exc)
         case WebSocketRefused():
-            return _refusal(403, "websocket_refused", exc)
+            # The client may go on in the other protocol at once: nothing of that is a request.
+            return _refusal(403, "websocket_refused", exc, {"Connection": "close"})
+        case Unsupported():
+            return _refusal(501, "not_supported", exc)
         case UpstreamUnreachable():
             return _refusal(502, "engine_unreachable", exc)
         case UpstreamBroken():

@@ -1,5 +1,6 @@
 """The gateway's own endpoints, and which paths are its own."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,11 +34,20 @@ _RESERVED = (
 _RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
 _OPEN = ("/healthz", "/readyz", "/auth/config")
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
+_PARAMETERS = re.compile(r";[^/\\]*")
+_SEPARATORS = re.compile(r"[/\\]+")
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def is_reserved(path: str) -> bool:
-    """Whether a canonical path is the gateway's own, be there something or not: none such reaches the engine."""
+    """Whether a canonical path is the gateway's own, be there something or not: none such reaches the engine.
+
+    Nor does one that some engine could take for it: there are those that ignore case, cut off path parameters
+    (RFC 3986 §3.3) or read a backslash as a slash.
+    """
+    if ";" in path or "\\" in path:
+        path = _SEPARATORS.sub("/", _PARAMETERS.sub("", path))
+    path = path.lower()
     return path.startswith(_RESERVED_BELOW) or path in _RESERVED
 
 
@@ -102,7 +112,7 @@ async def http_error(request: Request, exc: Exception) -> Response:
     headers = {name.title(): value for name, value in (exc.headers or {}).items()}
     if headers.get("Allow") == "GET":
         headers["Allow"] = "GET, HEAD"  # The framework knows of one route only; each GET here has its HEAD.
-    return Response(refusal.body(request.url.path), exc.status_code, headers, media_type="application/json")
+    return Response(refusal.body(request.scope["path"]), exc.status_code, headers, media_type="application/json")
 
 
 async def validation_error(request: Request, exc: Exception) -> Response:
@@ -113,4 +123,4 @@ async def validation_error(request: Request, exc: Exception) -> Response:
     refusal = Refusal(
         status=422, code="invalid_input", detail=f"Some fields do not fit: {named}.", extra={"fields": fields}
     )
-    return Response(refusal.body(request.url.path), 422, media_type="application/json")
+    return Response(refusal.body(request.scope["path"]), 422, media_type="application/json")

@@ -8,7 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # What nearly every path is: segments of unreserved characters that do not begin with a dot.
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@-][A-Za-z0-9_.~:@-]*)+")
 _SLASHES = re.compile(r"/{2,}")
-_FORBIDDEN = re.compile(r"[\x00\r\n]|(?:^|/)\.{1,2}(?:;[^/]*)?(?:/|$)")
+# A backslash ends a segment for those who read paths as the WHATWG URL standard does.
+_FORBIDDEN = re.compile(r"[\x00\r\n]|(?:^|[/\\])\.{1,2}(?:;[^/\\]*)?(?:[/\\]|$)")
 
 
 class MalformedPath(Exception):

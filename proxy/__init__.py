@@ -4,6 +4,7 @@ from .engine import EngineProxy, EngineSettings
 from .errors import (
     ClientLeft,
     GatewayStopping,
+    Unsupported,
     UpstreamBroken,
     UpstreamBusy,
     UpstreamError,
@@ -18,6 +19,7 @@ __all__ = [
     "EngineSettings",
     "GatewayStopping",
     "Network",
+    "Unsupported",
     "UpstreamBroken",
     "UpstreamBusy",
     "UpstreamError",

@@ -8,7 +8,7 @@ from typing import Self
 import httpx
 from starlette.types import Receive, Scope
 
-from .errors import ClientLeft
+from .errors import ClientLeft, Unsupported
 from .headers import Fields
 
 
@@ -40,6 +40,7 @@ class Caller(httpx.AsyncByteStream):
 
         Raises:
             ClientLeft: It left first.
+            Unsupported: The upload is encoded beyond being chunked; told so, a client sends it plain (RFC 9112 §6.1).
         """
         length: bytes | None = None
         chunked = False
@@ -47,6 +48,8 @@ class Caller(httpx.AsyncByteStream):
             if name == b"content-length":
                 length = value
             elif name == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    raise Unsupported("A body can be sent chunked, in no other transfer coding.")
                 chunked = True
         if length is None and not chunked:
             return cls(receive), []

@@ -10,7 +10,7 @@ from auth import MissingCredentials
 from wire import Refusal
 
 from .caller import Caller
-from .errors import GatewayStopping, UpstreamError, upstream_errors
+from .errors import GatewayStopping, Unsupported, UpstreamError, upstream_errors
 from .headers import Fields, Network, RequestHeaders, answer_headers
 
 _STOPPING = Refusal(status=503, code="stopping", detail="The gateway is being stopped: send the request again.")
@@ -37,8 +37,8 @@ class EngineProxy:
     """Streams a request through to the engine and its answer back, byte for byte.
 
     Refuses a request without an `Identity`, however it got here. A caller that leaves cancels the engine's work at
-    once. An answer that breaks off stays broken for the client too. Raises `UpstreamError`, `ClientLeft` and
-    `GatewayStopping`.
+    once. An answer that breaks off stays broken for the client too. Raises `UpstreamError`, `ClientLeft`,
+    `GatewayStopping` and `Unsupported`.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class EngineProxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["state"].get("identity") is None:
             raise MissingCredentials
+        if scope["method"] == "TRACE":  # An engine that heeds it shows our credential for it (RFC 9110 §9.3.8).
+            raise Unsupported("TRACE is not forwarded.")
         caller, framing = await Caller.begin(scope, receive)
         request = httpx.Request(
             scope["method"],

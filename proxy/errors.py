@@ -37,6 +37,10 @@ class ClientLeft(Exception):
     """The client closed its connection before it had its answer; nobody is there to be told."""
 
 
+class Unsupported(Exception):
+    """The request asks for a part of HTTP that this gateway leaves out."""
+
+
 class GatewayStopping(Exception):
     """The gateway is being stopped and this exchange has used up its grace."""
 
