@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jose.backends.cryptography_backend import CryptographyECKey, CryptographyRSAKey
@@ -95,6 +95,7 @@ def test_text_that_is_not_a_token_is_refused(token: str, reason: str) -> None:
         pytest.param(b"{'a':1}", id="single-quotes"),
         pytest.param(b'{"a":' + b"[" * 10_000, id="unclosed-depth"),
         pytest.param(b'{"a":' + b"[" * 900 + b"]" * 900 + b"}", id="depth-900"),
+        pytest.param(b'{"a":' + b"[" * 1900 + b"]" * 1900 + b"}", id="depth-1900"),
         pytest.param(b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), id="one-level-too-deep"),
     ],
 )
@@ -188,7 +189,19 @@ def test_a_key_verifies_no_algorithm_but_its_own(alg: str) -> None:
     key = make_key(alg)
     ours = read_jwk(key.jwk())
     for other in {*ALGORITHMS, "none", "None", "HS256", "ES256K", "RSA-OAEP", ""} - {alg, "EdDSA", "Ed25519"}:
-        assert not verify_signature(other, ours, MESSAGE, key.sign(MESSAGE))
+        # Where the private key can sign with the other algorithm too, it has.
+        able = alg[:2] in ("RS", "PS", "ES") and other in ALGORITHMS and (other[0] == "E") == (alg[0] == "E")
+        signature = key.sign(MESSAGE, other if able else alg)
+        assert not verify_signature(other, ours, MESSAGE, signature), other
+
+
+def test_a_pss_signature_has_a_salt_as_long_as_its_digest() -> None:
+    key = make_key("PS256")
+    assert isinstance(key.private, rsa.RSAPrivateKey)
+    for salt_bytes in (0, 20, 31, 33, padding.PSS.MAX_LENGTH):
+        scheme = padding.PSS(padding.MGF1(HASHES["256"]), salt_bytes)
+        signature = key.private.sign(MESSAGE, scheme, HASHES["256"])
+        assert not verify_signature("PS256", read_jwk(key.jwk()), MESSAGE, signature)
 
 
 def test_a_key_without_an_algorithm_serves_every_one_of_its_type() -> None:
