@@ -108,7 +108,10 @@ class RememberingVerifier(TokenVerifier):
         await self._picker.aclose()
 
     def _remember(self, digest: bytes, proof: Proof) -> None:
-        until = min(proof.expires_at, self._clock() + REMEMBERED_SECONDS)
+        now = self._clock()
+        if proof.expires_at <= now:
+            return
+        until = min(proof.expires_at, now + REMEMBERED_SECONDS)
         self._remembered[digest] = _Remembered(proof.identity, until, proof.holds)
         if len(self._remembered) > self._capacity:
             self._remembered.popitem(last=False)
