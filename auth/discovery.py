@@ -67,13 +67,17 @@ class KeySource:
         """
         location = await self._locate()
         try:
-            document = await fetch_document(self._client, location.jwks_url)
-            keys = read_keys(document.members)
-        except ValueError as error:
-            raise FetchError("malformed", location.jwks_url) from error
+            return await self._fetch(location)
         except FetchError:
             self._location = None  # They may have moved.
             raise
+
+    async def _fetch(self, location: Location) -> LoadedKeys:
+        document = await fetch_document(self._client, location.jwks_url)
+        try:
+            keys = read_keys(document.members)
+        except ValueError as error:
+            raise FetchError("malformed", location.jwks_url) from error
         if not keys:
             raise FetchError("no_usable_key", location.jwks_url)
         return LoadedKeys(KeySet(location.issuer, keys, aliases=location.aliases), document.max_age)

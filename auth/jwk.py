@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from .strict import decode_base64url, encode_base64url
@@ -43,6 +44,8 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "Ed25519": Algorithm("OKP", "Ed25519", "EdDSA"),
     }
 )
+
+_PRIVATE_MEMBERS = frozenset({"d", "dp", "dq", "k", "oth", "p", "q", "qi"})
 
 _CURVES: Mapping[str, tuple[ec.EllipticCurve, int]] = MappingProxyType(
     {"P-256": (ec.SECP256R1(), 32), "P-384": (ec.SECP384R1(), 48), "P-521": (ec.SECP521R1(), 66)}
@@ -122,7 +125,7 @@ def read_jwk(jwk: Mapping[str, Any]) -> VerifyingKey:
     Raises:
         UnusableKey: It is of another kind, meant for something else, too weak, malformed, or not public any more.
     """
-    if "d" in jwk or "k" in jwk:
+    if not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise UnusableKey("private")
     if jwk.get("use", "sig") != "sig":
         raise UnusableKey("use")
@@ -138,7 +141,7 @@ def read_jwk(jwk: Mapping[str, Any]) -> VerifyingKey:
         native = _read_native(jwk)
     except UnusableKey:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UnsupportedAlgorithm) as error:
         raise UnusableKey("malformed") from error
     return verifying_key(native, kid=kid, alg=ALGORITHMS[alg] if alg is not None else None)
 

@@ -410,6 +410,17 @@ async def test_where_the_keys_are_is_asked_again_when_they_are_not_there(
     assert [key.kid for key in await jwks.keys()] == [new.kid]
 
 
+async def test_a_set_that_makes_no_sense_makes_us_ask_again_where_the_keys_are(
+    issuer: Issuer, jwks: JWKSCache, clock: Clock
+) -> None:
+    issuer.replies[JWKS] = Reply(body=b'{"keys": 7}')
+    for _ in range(2):
+        with pytest.raises(IssuerUnavailable):
+            await jwks.keys()
+        clock.advance(1)
+    assert (issuer.discovery_fetches, issuer.jwks_fetches) == (2, 2)
+
+
 @pytest.mark.parametrize("status", [404, 403, 410])
 async def test_without_discovery_the_keys_are_at_the_conventional_place(
     issuer: Issuer, jwks: JWKSCache, status: int

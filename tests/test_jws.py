@@ -274,6 +274,7 @@ def changed(of: str = "RS256", /, **changes: Any) -> dict[str, Any]:
         pytest.param(changed(alg=7), "algorithm", id="algorithm-as-number"),
         pytest.param(changed(kid=7), "kid", id="kid-as-number"),
         pytest.param(changed(d="AQAB"), "private", id="private-member"),
+        pytest.param(changed(p="AQAB"), "private", id="a-prime"),
         pytest.param({"kty": "oct", "k": "c2VjcmV0"}, "private", id="shared-secret"),
         pytest.param(changed(kty="oct"), "type", id="oct"),
         pytest.param(changed(kty=["RSA"]), "type", id="type-as-array"),
