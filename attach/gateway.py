@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth import IssuerUnavailable, LocalVerifier, OIDCVerifier, RememberingVerifier, TokenPicker, TrustedIssuer
@@ -60,6 +61,12 @@ class Gateway(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._front(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """As FastAPI's, without its own answer to bugs: `ErrorMiddleware` has ours."""
+        stack = super().build_middleware_stack()
+        assert isinstance(stack, ServerErrorMiddleware)
+        return stack.app
 
 
 def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> FastAPI:

@@ -32,6 +32,9 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamBroken(UpstreamError):
     """Its answer is malformed or was cut."""
 
+    def __init__(self) -> None:
+        super().__init__("The engine broke off or sent what is not HTTP.")
+
 
 class ClientLeft(Exception):
     """The client closed its connection before it had its answer; nobody is there to be told."""
@@ -57,4 +60,4 @@ def upstream_errors() -> Iterator[None]:
     except (httpx.ConnectError, httpx.UnsupportedProtocol) as exc:
         raise UpstreamUnreachable("The engine cannot be reached.") from exc
     except httpx.TransportError as exc:
-        raise UpstreamBroken("The engine broke off or sent what is not HTTP.") from exc
+        raise UpstreamBroken from exc

@@ -1,10 +1,13 @@
 """Which header fields cross the gateway, in either direction (RFC 9110 §7.6.1)."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from starlette.types import Scope
+
+from .errors import UpstreamBroken
 
 Fields = list[tuple[bytes, bytes]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -43,6 +46,7 @@ _KEPT_FROM_UPSTREAM = _HOP_BY_HOP | {
     b"x-request-id",
 }
 # The server in front writes its own Date and Server; an answer with two of either is malformed (RFC 9110 §5.3).
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _KEPT_FROM_CLIENT = _HOP_BY_HOP | {b"date", b"server"}
 
 
@@ -95,9 +99,16 @@ def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fi
     """The fields of an upstream's answer that its client sees, in the order they came.
 
     The upstream's CORS rules stay here: the gateway has its own, and two answers to one question open the wrong door.
+
+    Raises:
+        UpstreamBroken: The status or a value is none (RFC 9110 §15, §5.5).
     """
     fields = [(name.lower(), value) for name, value in headers]
+    if not 200 <= status <= 599 or _CONTROL.search(b"".join([value for _, value in fields])):
+        raise UpstreamBroken
     dropped = _KEPT_FROM_CLIENT | _named_by_connection(fields)
+    if any(name == b"transfer-encoding" for name, _ in fields):
+        dropped |= {b"content-length"}  # It does not count beside the other (RFC 9112 §6.3), and could be a lie.
     if status in (204, 304):
         dropped |= {b"content-length"}  # No content follows, whatever it says (RFC 9110 §8.6); servers trip over it.
     return [field for field in fields if field[0] not in dropped and not field[0].startswith(b"access-control-")]

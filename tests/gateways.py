@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,6 +146,15 @@ class Stand:
         answer.seen = next((seen for seen in self.engine.received[before:] if not _is_probe(seen)), None)
         return answer
 
+    @contextmanager
+    def engine_answers(self, script: Script) -> Iterator[None]:
+        """Let the engine answer by `script` while the block lasts."""
+        before, self.engine.script = self.engine.script, script
+        try:
+            yield
+        finally:
+            self.engine.script = before
+
     @asynccontextmanager
     async def line(self, *, receive_buffer: int | None = None) -> AsyncIterator[Line]:
         """A connection to the gateway; `receive_buffer` bounds what is kept for a client that does not read."""
@@ -173,11 +182,16 @@ def _is_probe(received: Received) -> bool:
 
 
 @asynccontextmanager
-async def standing(script: Script = hello, *, read_body: bool = True, **variables: str) -> AsyncIterator[Stand]:
-    """Run a gateway with `variables` in its environment, in front of an engine that answers by `script`."""
+async def standing(
+    script: Script = hello, *, issuer: Issuer | None = None, read_body: bool = True, **variables: str
+) -> AsyncIterator[Stand]:
+    """Run a gateway with `variables` in its environment, in front of an engine that answers by `script`.
+
+    Its issuer is one that runs, unless `issuer` is given.
+    """
     async with (
-        Issuer.start() as issuer,
+        Issuer.start() if issuer is None else nullcontext(issuer) as vouching,
         Engine(script, read_body=read_body) as engine,
-        serve_gateway(settings_for(issuer, engine.url, **variables)) as gateway,
+        serve_gateway(settings_for(vouching, engine.url, **variables)) as gateway,
     ):
-        yield Stand(issuer, engine, gateway, issuer.token())
+        yield Stand(vouching, engine, gateway, vouching.token())
