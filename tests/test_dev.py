@@ -107,18 +107,18 @@ async def test_where_nothing_listens_there_is_no_engine() -> None:
     assert await probe(closed_url()) is None
 
 
-async def test_who_accepts_and_says_nothing_is_no_engine() -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+@pytest.mark.parametrize("begins", [False, True], ids=["says nothing", "never comes to an end"])
+async def test_who_accepts_and_does_not_answer_is_no_engine(begins: bool) -> None:
+    async def stall(received: Received, connection: Connection) -> None:
+        closed = asyncio.ensure_future(connection.closed())
+        if begins:
+            await connection.head()
+        while not closed.done():
+            await connection.send(b" " if begins else b"")
+            await asyncio.wait([closed], timeout=0.02)
 
-        left.set()
-
-    left = asyncio.Event()
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        assert await probe(f"http://127.0.0.1:{port}", timeout=0.2) is None
-        await asyncio.wait_for(left.wait(), 5)
+    async with Engine(stall) as engine:
+        assert await probe(engine.url, timeout=0.2) is None
 
 
 @pytest.mark.parametrize(
