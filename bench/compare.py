@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -50,9 +51,10 @@ def _rounds(rows: Sequence[Row], bed: Bed, plan: Plan) -> dict[str, list[Sample]
     for number in range(plan.runs):
         turn = number % len(rows)
         for row in [*rows[turn:], *rows[:turn]]:  # nobody is always first, or always behind the same neighbour
+            begun = time.monotonic()
             sample = measure(row, bed, plan)
             samples[row.name].append(sample)
-            _say(f"round {number + 1}/{plan.runs}: {row.title}: {_outcome(sample)}")
+            _say(f"round {number + 1}/{plan.runs}: {row.title}: {_outcome(sample)} ({time.monotonic() - begun:.0f} s)")
     return samples
 
 

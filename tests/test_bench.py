@@ -72,7 +72,7 @@ def test_chunks_come_at_the_pace_that_was_asked_for(bed: Bed) -> None:
     assert seen.latency.p50 >= 9 * 20_000 * 0.99
     assert seen.ttft.n == 4
     assert seen.ttft.p50 is not None
-    assert seen.ttft.p50 < 20_000
+    assert seen.ttft.p50 < seen.latency.p50 / 2
 
 
 def test_answers_and_uploads_of_any_size_go_through_whole(bed: Bed) -> None:
