@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rows", metavar="A,B", help=f"only these, of: {', '.join(ROWS)}")
     parser.add_argument("--runs", type=int, metavar="N", help="rounds (5; quick: 1)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="length of a step (5; quick: 1)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length of a step (4; quick: 1)")
     parser.add_argument("--quick", action="store_true", help="a smoke run of under two minutes; nothing is written")
     parser.add_argument("--save", action="store_true", help="write bench/RESULTS.md even from part of the rows")
     return parser

@@ -28,8 +28,8 @@ class Plan:
     """How much to measure. Seconds are per step."""
 
     runs: int = 5
-    seconds: float = 5
-    warmup: float = 2
+    seconds: float = 4
+    warmup: float = 1
     streams: int = 200
     open_streams: int = 1000
     memory_pause: float = 1.0

@@ -1,6 +1,7 @@
 """The peers: what users could put in front of the engine instead, each set up to do the same check where it can.
 
-All run with one worker. Limits that would cut 1,000 streams short are raised; buffering of answers is off.
+All run with one worker. Limits that would cut 1,000 streams short are raised; answers are not held back, and a caller
+who leaves ends the call to the engine, where there is a setting for that.
 """
 
 import json
@@ -94,6 +95,7 @@ defaults
     timeout server 1h
     timeout http-keep-alive 1h
     option http-no-delay
+    option abortonclose
     http-reuse always
 frontend callers
     bind 127.0.0.1:{port}
