@@ -288,7 +288,7 @@ def _serve(model: Path, *, port: int, key: str, verbose: bool) -> Any:
     params.hostnames = ["127.0.0.1"]
     params.port = port
     params.api_keys = [key]
-    params.cors_origins = "null"  # pages have no business here, they go through the gateway
+    params.cors_origins = "http://nobody.invalid"  # pages go through the gateway
     params.offline = True
     params.ui = False
     params.endpoint_slots = False
