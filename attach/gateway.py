@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,6 +19,7 @@ from middleware import (
     AccessLog,
     AccessLogMiddleware,
     AuthMiddleware,
+    CORSMiddleware,
     ErrorMiddleware,
     LoopbackHostMiddleware,
     PathMiddleware,

@@ -2,6 +2,7 @@
 
 from .access_log import AccessLog, AccessLogMiddleware, LogFormat
 from .auth import AuthMiddleware
+from .cors import CORSMiddleware
 from .errors import ErrorMiddleware, send_refusal
 from .host import ForeignHost, LoopbackHostMiddleware, is_loopback_name
 from .path import MalformedPath, PathMiddleware, canonical_path
@@ -12,6 +13,7 @@ __all__ = [
     "AccessLog",
     "AccessLogMiddleware",
     "AuthMiddleware",
+    "CORSMiddleware",
     "ErrorMiddleware",
     "ForeignHost",
     "InvalidOption",

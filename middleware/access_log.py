@@ -130,6 +130,8 @@ class AccessLog:
 class AccessLogMiddleware:
     """Give the request its id, tell it in the answer's `X-Request-Id`, and write its line when it is over.
 
+    The one layer that wraps `send`, since each wrapper costs every chunk. The others leave in `answer_fields` what they
+    have to say in the answer's header and learn from `answer_started` whether it is too late, both on `scope["state"]`.
     The id that counts (`request_id` on `scope["state"]`) is always the gateway's own; a well-formed `X-Request-Id` of
     the caller is echoed and logged instead, never used as a key. `log` None: no lines.
     """
@@ -148,6 +150,8 @@ class AccessLogMiddleware:
         state["request_id"] = request_id = secrets.token_hex(16)
         caller_id = _caller_id(scope)
         state["public_request_id"] = public_id = (caller_id or request_id).encode()
+        state["answer_started"] = False
+        state["answer_fields"] = fields = [(b"x-request-id", public_id)]
         client = scope.get("client")
         line = AccessLine(request_id, caller_id, client[0] if client else None, scope["method"])
 
@@ -155,8 +159,8 @@ class AccessLogMiddleware:
             if message["type"] == "http.response.start":
                 line.status = message["status"]
                 line.first_byte = self.clock() - start
-                kept = [field for field in message["headers"] if field[0].lower() != b"x-request-id"]
-                message["headers"] = [*kept, (b"x-request-id", public_id)]
+                state["answer_started"] = True
+                message["headers"] = [*message.get("headers", ()), *fields]
             elif message["type"] == "http.response.body":
                 line.bytes_sent += len(message.get("body", b""))
                 line.complete = not message.get("more_body", False)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wire import Refusal
 
@@ -31,15 +31,8 @@ class ErrorMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send)
         except Exception as exc:
             refusal = self.answer(exc)
             state = scope["state"]
@@ -50,15 +43,14 @@ class ErrorMiddleware:
                 logger.error("request.failed", exc_info=exc, extra={"request_id": state["request_id"]})
             state["code"] = refusal.code
             state["reason"] = getattr(exc, "reason", None)
-            if not started:
+            if not state["answer_started"]:
                 await send_refusal(refusal, scope, send)
 
 
 async def send_refusal(refusal: Refusal, scope: Scope, send: Send) -> None:
-    """Send `refusal` as the whole answer to the request in `scope`, stamped if its caller is already known."""
+    """Send `refusal` as the whole answer to the request in `scope`."""
     body = refusal.body(scope["path"])
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in refusal.headers.items()]
-    headers += scope["state"].get("answer_stamp", ())
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PROJECT = re.compile(rb"[A-Za-z0-9_.-]{1,64}\Z")
 _SWITCH = {b"on": True, b"off": False}
@@ -25,7 +25,7 @@ class SessionMiddleware:
 
     `X-Attach-Project` and `X-Attach-Memory` end up as `project` and `remember` on `scope["state"]`. The fields to put
     on what goes upstream are left as `stamp`, for the last writer of that request to append, so that nothing that the
-    caller sent (a `Connection` field that names them, say) can have them undone. The answer is stamped here.
+    caller sent (a `Connection` field that names them, say) can have them undone. The answer is stamped alike.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -46,16 +46,9 @@ class SessionMiddleware:
         session = session_id(identity.user, user_agent)
         state["session_id"] = session
         user, value = identity.user.encode("ascii"), session.encode()
-        state["stamp"] = ((b"x-attach-user", user), (b"x-attach-session", value))
-        state["answer_stamp"] = stamp = (*state["stamp"], (b"x-attach-session-id", value))
-
-        async def stamped(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                kept = [field for field in message["headers"] if not field[0].lower().startswith(b"x-attach-")]
-                message["headers"] = [*kept, *stamp]
-            await send(message)
-
-        await self.app(scope, receive, stamped)
+        state["stamp"] = stamp = ((b"x-attach-user", user), (b"x-attach-session", value))
+        state["answer_fields"] += (*stamp, (b"x-attach-session-id", value))
+        await self.app(scope, receive, send)
 
 
 def _scrub(headers: Fields) -> tuple[Fields, Fields, bytes]:

@@ -45,9 +45,10 @@ _KEPT_FROM_UPSTREAM = _HOP_BY_HOP | {
     b"x-real-ip",
     b"x-request-id",
 }
-# The server in front writes its own Date and Server; an answer with two of either is malformed (RFC 9110 §5.3).
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_KEPT_FROM_CLIENT = _HOP_BY_HOP | {b"date", b"server"}
+# The gateway writes its own; an answer with two of them is malformed (RFC 9110 §5.3).
+_KEPT_FROM_CLIENT = _HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
+_OURS_TO_SAY = (b"access-control-", b"x-attach-")
 
 
 class RequestHeaders:
@@ -99,6 +100,7 @@ def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fi
     """The fields of an upstream's answer that its client sees, in the order they came.
 
     The upstream's CORS rules stay here: the gateway has its own, and two answers to one question open the wrong door.
+    So does what only the gateway may say of a caller.
 
     Raises:
         UpstreamBroken: The status or a value is none (RFC 9110 §15, §5.5).
@@ -111,7 +113,7 @@ def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fi
         dropped |= {b"content-length"}  # It does not count beside the other (RFC 9112 §6.3), and could be a lie.
     if status in (204, 304):
         dropped |= {b"content-length"}  # No content follows, whatever it says (RFC 9110 §8.6); servers trip over it.
-    return [field for field in fields if field[0] not in dropped and not field[0].startswith(b"access-control-")]
+    return [field for field in fields if field[0] not in dropped and not field[0].startswith(_OURS_TO_SAY)]
 
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:

@@ -17,7 +17,7 @@ import middleware
 import proxy
 from attach import create_app
 from attach.errors import answer
-from middleware import ErrorMiddleware
+from middleware import AccessLogMiddleware, ErrorMiddleware
 from tests.gateways import Answer, Stand, standing
 from tests.issuer import Issuer
 from tests.servers import Connection, Engine, Received, bearer, settings_for
@@ -254,8 +254,8 @@ async def test_a_bug_after_the_status_line_adds_nothing_to_the_stream(caplog: py
     async def receive() -> Message:
         raise AssertionError
 
-    scope: Scope = {"type": "http", "path": "/", "state": {"request_id": "1"}}
-    await ErrorMiddleware(app, answer=answer)(scope, receive, send)
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    await AccessLogMiddleware(ErrorMiddleware(app, answer=answer), log=None)(scope, receive, send)
     assert [message["type"] for message in sent] == ["http.response.start"]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert scope["state"]["code"] == "internal_error"
