@@ -1,8 +1,9 @@
 """Attach Gateway: verified identity, streaming and metering in front of any model server or agent."""
 
-from .environment import ConfigurationError, Fault
+from .faults import ConfigurationError, Fault
 from .gateway import create_app
-from .settings import DevSettings, ServerSettings, Settings, settings_or_exit
+from .settings import DevSettings, ServerSettings, Settings
+from .start import settings_or_exit
 from .version import __version__
 
 __all__ = [

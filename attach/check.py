@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import httpx
 
@@ -18,9 +20,7 @@ def effective(environ: Mapping[str, str]) -> str:
     lines = []
     for variable in VARIABLES:
         given = environ.get(variable.name, "").strip()
-        value = given or variable.default or "(unset)"
-        if variable.secret and given:
-            value = "(set, hidden)"
+        value = variable.shown(given) if given else variable.default or "(unset)"
         lines.append(f"{'*' if given else ' '} {variable.name}={value}")
     return "\n".join(lines)
 
@@ -56,14 +56,16 @@ async def _engine(settings: Settings, transport: httpx.AsyncBaseTransport) -> st
 
 
 async def _data_dir(settings: Settings) -> str | None:
-    def writable() -> str | None:
-        try:
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            probe = settings.data_dir / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as exc:
-            return f"{settings.data_dir} cannot be written ({exc.strerror}); set ATTACH_DATA_DIR"
-        return None
+    problem = await asyncio.to_thread(_writing_problem, settings.data_dir.absolute())
+    return problem and f"{settings.data_dir} cannot be written ({problem}); set ATTACH_DATA_DIR"
 
-    return await asyncio.to_thread(writable)
+
+def _writing_problem(directory: Path) -> str | None:
+    """What keeps a file from being kept in `directory`. Nothing is left behind: who checks may be another user."""
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    try:
+        with TemporaryFile(dir=existing) as file:
+            file.write(b"x")
+    except OSError as exc:
+        return exc.strerror
+    return None

@@ -11,6 +11,7 @@ from auth import load_or_create
 from .banner import banner
 from .dev import DEV_USER, DevEngine, dev_engine, mint, progress_line
 from .gateway import create_app
+from .listener import address_of
 from .server import GatewayServer, build_server
 from .settings import DevSettings, Settings
 
@@ -46,8 +47,7 @@ async def serve_dev(settings: Settings, listener: socket) -> int:
 
 async def _watch(server: GatewayServer, engine: DevEngine, settings: Settings, listener: socket) -> None:
     await server.listening.wait()
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = f"http://{address_of(listener)}"
     token = mint(settings.data_dir, DEV_USER)
     print(banner(address=address, token=token, engine=engine, data_dir=settings.data_dir), flush=True)  # noqa: T201
     await engine.died.wait()

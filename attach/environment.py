@@ -3,58 +3,35 @@
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+import httpx
 
 from proxy import Network
 
+from .env_file import EnvFile
+from .faults import Fault
 from .variables import VARIABLES, Variable
+
+Word = TypeVar("Word", bound=str)
 
 _ON = frozenset({"on", "true", "yes", "1"})
 _OFF = frozenset({"off", "false", "no", "0"})
-_BYTES = re.compile(r"(\d+)\s*(|k|m|g)(?:i?b)?", re.IGNORECASE)
+_BYTES = re.compile(r"([0-9]{1,15})\s*(|k|m|g)(?:i?b)?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_WHOLE = re.compile(r"[0-9]{1,15}")
+_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One wrong variable: what is wrong with it, and how to mend it."""
-
-    name: str
-    problem: str
-    mend: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.problem}" + (f": {self.mend}" if self.mend else "")
-
-
-class ConfigurationError(Exception):
-    """The environment cannot be run with. Its text lists every fault, one a line."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(dict.fromkeys(faults))
-        super().__init__("\n".join(f"  {fault}" for fault in self.faults))
-
-
-def read_environ(environ: Mapping[str, str], *, env_file: str | Path = ".env") -> dict[str, str]:
-    """`environ`, and below it what `env_file` sets: the environment beats the file. No file, no harm.
+def read_environ(environ: Mapping[str, str], *, env_file: str | Path | None = None) -> dict[str, str]:
+    """`environ`, and below it what an `EnvFile` sets: the environment beats the file.
 
     Raises:
-        ConfigurationError: The file is there and cannot be read.
+        ConfigurationError: The file cannot be read.
     """
-    try:
-        text = Path(env_file).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        text = ""
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError([Fault(str(env_file), "cannot be read", str(exc))]) from exc
-    # No interpolation: a `$` in a secret means itself.
-    lines = dotenv_values(stream=StringIO(text), interpolate=False)
-    return {**{name: value for name, value in lines.items() if value is not None}, **environ}
+    return {**EnvFile.read(env_file).variables(), **environ}
 
 
 class Environment:
@@ -68,17 +45,30 @@ class Environment:
         self._table = {variable.name: variable for variable in table}
         self.faults: list[Fault] = []
 
-    def is_set(self, name: str) -> bool:
-        """Whether the operator gave it, rather than the table."""
-        return bool(self._environ.get(self._table[name].name, "").strip())
-
     def text(self, name: str) -> str:
         """Its text without surrounding space; "" when unset."""
-        return self._environ.get(name, "").strip() or self._table[name].default
+        default = self._table[name].default
+        return self._environ.get(name, "").strip() or default
 
     def optional(self, name: str) -> str | None:
         """Its text, or None when unset."""
         return self.text(name) or None
+
+    def credential(self, name: str) -> str | None:
+        """Its text, or None when unset; what cannot stand in a header field is a fault."""
+        value = self.optional(name)
+        if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
+            self.fault(name, "has characters that no credential has", "give visible ASCII, without spaces")
+            return None
+        return value
+
+    def directory(self, name: str) -> Path:
+        """A path; `~` is a home directory."""
+        try:
+            return Path(self.text(name)).expanduser()
+        except RuntimeError:
+            self.fault(name, f"is {self._shown(name)}, and there is no such home", "give the whole path")
+            return Path(self._table[name].default)
 
     def words(self, name: str) -> tuple[str, ...]:
         """A comma-separated list without empty members."""
@@ -88,13 +78,14 @@ class Environment:
         """Note that `name` is wrong."""
         self.faults.append(Fault(name, problem, mend))
 
-    def choice(self, name: str, allowed: Sequence[str]) -> str:
+    def choice(self, name: str, allowed: Sequence[Word]) -> Word:
         """One of `allowed`, in any case."""
+        words: dict[str, Word] = {word: word for word in allowed}
         value = self.text(name).lower()
-        if value in allowed:
-            return value
-        self.fault(name, f"is {self._shown(name)}", f"choose one of {', '.join(allowed)}")
-        return self._table[name].default
+        if value not in words:
+            self.fault(name, f"is {self._shown(name)}", f"choose one of {', '.join(allowed)}")
+            value = self._table[name].default
+        return words[value]
 
     def flag(self, name: str) -> bool:
         """on/off, true/false, yes/no, 1/0."""
@@ -111,14 +102,15 @@ class Environment:
         except ValueError:
             value = -1.0
         if not (0 <= value < 1e9) or (value == 0 and not zero):
-            self.fault(name, f"is {self._shown(name)}", f"give seconds, such as {self._table[name].default}")
+            least = "from 0 on" if zero else "above 0"
+            self.fault(name, f"is {self._shown(name)}", f"give seconds {least}, such as {self._table[name].default}")
             value = float(self._table[name].default)
         return value
 
     def count(self, name: str, *, least: int, most: int) -> int:
         """A whole number from `least` to `most`."""
         text = self.text(name)
-        if text.isascii() and text.isdigit() and least <= int(text) <= most:
+        if _WHOLE.fullmatch(text) and least <= int(text) <= most:
             return int(text)
         self.fault(name, f"is {self._shown(name)}", f"give a whole number from {least} to {most}")
         return int(self._table[name].default)
@@ -130,6 +122,15 @@ class Environment:
             return int(match[1]) * _FACTORS[match[2].lower()]
         self.fault(name, f"is {self._shown(name)}", "give bytes, such as 33554432 or 32m")
         return int(self._table[name].default)
+
+    def host(self, name: str) -> str:
+        """A host name or an IP address, without the brackets that one of version 6 may have."""
+        text = self.text(name)
+        host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        if _HOST_NAME.fullmatch(host) or _is_address(host):
+            return host
+        self.fault(name, f"is {self._shown(name)}", "give a host name or an IP address, without scheme or port")
+        return self._table[name].default
 
     def url(self, name: str, *, schemes: Sequence[str] = ("http", "https")) -> str | None:
         """An absolute URL without credentials, query or fragment; a slash that is the whole path is dropped."""
@@ -143,15 +144,15 @@ class Environment:
         return text.rstrip("/") if urlsplit(text).path == "/" else text
 
     def origins(self, name: str) -> tuple[str, ...]:
-        """Web origins: scheme, host and port only; or `*` alone."""
-        origins = self.words(name)
+        """Web origins as browsers write them (RFC 6454 §6.2): scheme, host and port in lower case; or `*` alone."""
+        origins = tuple(_without_default_port(word.lower()) for word in self.words(name))
         if origins == ("*",):
             return origins
         for origin in origins:
             if _url_problem(origin, ("http", "https")) or urlsplit(origin).path:
-                self.fault(
-                    name, f"has {origin!r}", "list origins as http(s)://host[:port], without a path or final slash"
-                )
+                shown = self._table[name].shown(origin)
+                mend = "list origins as http(s)://host[:port], without a path or final slash"
+                self.fault(name, f"has {shown!r}", mend)
         return origins
 
     def networks(self, name: str) -> tuple[Network, ...]:
@@ -165,19 +166,35 @@ class Environment:
         return tuple(networks)
 
     def _shown(self, name: str) -> str:
-        return "set to something else" if self._table[name].secret else repr(self.text(name))
+        return repr(self._table[name].shown(self.text(name)))
 
 
 def _url_problem(text: str, schemes: Sequence[str]) -> str | None:
+    if "@" in text:
+        return "has a user name or password in it"
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError:
+        httpx.URL(text)
+    except (ValueError, httpx.InvalidURL):
         return f"is {text!r}, which is no URL"
-    if parts.username or parts.password:
-        return "has a user name or password in it"
     if parts.scheme not in schemes or not parts.hostname or port == 0:
         return f"is {text!r}, which is no {' or '.join(schemes)} URL"
     if parts.query or parts.fragment or not text.isascii() or any(c.isspace() for c in text):
         return f"is {text!r}, which has more than scheme, host, port and path"
     return None
+
+
+def _without_default_port(origin: str) -> str:
+    for scheme, port in (("http://", ":80"), ("https://", ":443")):
+        if origin.startswith(scheme):
+            return origin.removesuffix(port)
+    return origin
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -2,21 +2,28 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
 from middleware import LogFormat
 
+# Whose events LOG_LEVEL rules. Everybody else's are heard from WARNING on.
+PACKAGES = ("a2a", "attach", "auth", "mem", "middleware", "proxy", "store", "usage", "wire")
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
+_PLAIN = re.compile(r"[!#-~]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class EventFormatter(logging.Formatter):
-    """The event name and its fields: `time LEVEL event name=value ...`."""
+    """The event name and its fields: `time LEVEL event name=value ...`, a value with spaces or the like in quotes."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a trace follows where there is one."""
-        fields = " ".join(f"{name}={value!s}" for name, value in extras(record).items())
-        line = f"{_timestamp(record)} {record.levelname} {record.getMessage()} {fields}".rstrip()
+        """One line, whatever was logged; a trace follows where there is one."""
+        fields = [f"{name}={_visible(value)}" for name, value in extras(record).items()]
+        event = _CONTROL.sub(" ", record.getMessage()).strip()
+        line = " ".join([_timestamp(record), record.levelname, event, *fields])
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -43,18 +50,24 @@ def extras(record: logging.LogRecord) -> dict[str, object]:
 
 
 def configure_logging(level: str, log_format: LogFormat) -> None:
-    """Send every logger's lines to standard error in one format. Libraries speak up from WARNING on only."""
+    """Send every logger's lines to standard error in one format, unless somebody has said already where they go."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if log_format == "json" else EventFormatter())
     handler.addFilter(_is_news)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in ("attach", "auth", "middleware", "proxy"):
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for name in PACKAGES:
         logging.getLogger(name).setLevel(level.upper())
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     # A stream that the engine broke off is left broken on purpose; the access line says `incomplete`.
     return not (record.name == "uvicorn.error" and "without completing response" in record.getMessage())
+
+
+def _visible(value: object) -> str:
+    """What a remote party had a say in must not look like another field, or like another line."""
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -1,18 +1,19 @@
 """What a gateway is told at its start, read once out of the environment."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 from auth import GatewayIssuer, OIDCSettings
 from middleware import LogFormat
 from proxy import EngineSettings, Network
 
-from .environment import ConfigurationError, Environment, read_environ
+from .environment import Environment
+from .faults import ConfigurationError
 
-_LEVELS = ("debug", "info", "warning", "error")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,7 @@ class Settings:
             ConfigurationError: Once, for all missing and malformed variables together.
         """
         environment = Environment(environ)
-        oidc = _oidc(environment)
-        return cls._read(environment, oidc=oidc)
+        return cls._read(environment, oidc=_oidc(environment))
 
     @classmethod
     def for_dev(cls, environ: Mapping[str, str]) -> Self:
@@ -82,19 +82,19 @@ class Settings:
 
     @classmethod
     def _read(cls, environment: Environment, *, oidc: OIDCSettings | None) -> Self:
-        audiences = environment.words("OIDC_AUD")
+        public_url = environment.url("PUBLIC_URL")
         settings = cls(
             oidc=oidc,
             engine=_engine(environment),
             server=_server(environment),
-            audience=audiences[0] if audiences else None,
+            audience=next(iter(environment.words("OIDC_AUD")), public_url),
             auth0_domain=environment.optional("AUTH0_DOMAIN"),
             auth0_client=environment.optional("AUTH0_CLIENT"),
-            public_url=environment.url("PUBLIC_URL"),
+            public_url=public_url,
             cors_origins=environment.origins("CORS_ORIGINS"),
             trusted_proxies=environment.networks("TRUSTED_PROXIES"),
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),
-            data_dir=Path(environment.text("ATTACH_DATA_DIR")).expanduser(),
+            data_dir=environment.directory("ATTACH_DATA_DIR"),
             api_docs=environment.flag("API_DOCS"),
         )
         if environment.faults:
@@ -104,8 +104,7 @@ class Settings:
 
 def _oidc(environment: Environment) -> OIDCSettings:
     issuer = environment.optional("OIDC_ISSUER")
-    public_url = environment.url("PUBLIC_URL")
-    audiences = environment.words("OIDC_AUD") + ((public_url,) if public_url else ())
+    audiences = environment.words("OIDC_AUD") + _both_slash_forms(environment.url("PUBLIC_URL"))
     if issuer is None:
         environment.fault("OIDC_ISSUER", "is missing", "set it to your issuer, such as https://example.eu.auth0.com/")
     if not audiences:
@@ -123,47 +122,30 @@ def _oidc(environment: Environment) -> OIDCSettings:
     return settings
 
 
+def _both_slash_forms(url: str | None) -> tuple[str, ...]:
+    """Clients that make an audience of a URL do not agree on its final slash."""
+    return () if url is None else (url.rstrip("/"), url.rstrip("/") + "/")
+
+
 def _engine(environment: Environment) -> EngineSettings:
-    url = environment.url("ENGINE_URL")
-    assert url is not None
+    url = (environment.url("ENGINE_URL") or "").rstrip("/")
+    if url.endswith("/v1"):
+        environment.fault("ENGINE_URL", "ends in /v1", "leave that out: it is in the paths that clients ask for")
     return EngineSettings(
-        url=url.rstrip("/"),
-        api_key=environment.optional("ENGINE_API_KEY"),
+        url=url,
+        api_key=environment.credential("ENGINE_API_KEY"),
         connect_timeout=environment.seconds("ENGINE_CONNECT_TIMEOUT"),
         read_timeout=environment.seconds("ENGINE_READ_TIMEOUT"),
     )
 
 
 def _server(environment: Environment) -> ServerSettings:
-    log_format: LogFormat = "json" if environment.choice("LOG_FORMAT", ("text", "json")) == "json" else "text"
     return ServerSettings(
-        host=environment.text("HOST"),
+        host=environment.host("HOST"),
         port=environment.count("PORT", least=0, most=65535),
         drain_delay=environment.seconds("DRAIN_DELAY", zero=True),
         shutdown_grace=environment.seconds("SHUTDOWN_GRACE", zero=True),
-        log_level=environment.choice("LOG_LEVEL", _LEVELS),
-        log_format=log_format,
+        log_level=environment.choice("LOG_LEVEL", LOG_LEVELS),
+        log_format=environment.choice("LOG_FORMAT", LOG_FORMATS),
         access_log=environment.flag("ACCESS_LOG"),
-    )
-
-
-def settings_or_exit(environ: Mapping[str, str], *, env_file: str | Path = ".env") -> Settings:
-    """The settings of a serving gateway, for a program's start.
-
-    Raises:
-        SystemExit: With the whole list of faults and how to mend them.
-    """
-    try:
-        return Settings.from_environ(read_environ(environ, env_file=env_file))
-    except ConfigurationError as exc:
-        print(refusal_to_start(exc), file=sys.stderr)  # noqa: T201 - the program ends here
-        raise SystemExit(2) from None
-
-
-def refusal_to_start(exc: ConfigurationError) -> str:
-    """What an operator reads instead of a traceback."""
-    return (
-        "The gateway cannot start with these settings. Mend them in the environment or in .env:\n"
-        f"{exc}\n"
-        "To try it without any of them: attach-gateway dev"
     )

@@ -1,6 +1,9 @@
 """Every environment variable that the gateway reads: its default and what it is for, in one table."""
 
+import re
 from dataclasses import dataclass
+
+_USERINFO = re.compile(r"[^\s/,]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,46 +14,49 @@ class Variable:
         name: As in the environment.
         default: As one would write it in `.env`; empty is unset.
         about: One sentence. `.env.example` and docs/configuration.md are tested against this table.
+        unit: What its value is made of, where that is not plain text.
         secret: Its value is never shown.
     """
 
     name: str
     default: str
     about: str
+    unit: str = ""
     secret: bool = False
+
+    def shown(self, value: str) -> str:
+        """`value` as it may be printed: no secret, and no user name or password out of a URL."""
+        return "(hidden)" if self.secret else _USERINFO.sub("(hidden)@", value)
 
 
 VARIABLES: tuple[Variable, ...] = (
-    Variable("OIDC_ISSUER", "", "The issuer whose access tokens are accepted, exactly as in their `iss`."),
-    Variable("OIDC_AUD", "", "Audiences, comma-separated; a token must name one of them."),
-    Variable("OIDC_JWKS_URL", "", "The issuer's keys; without it they are found by discovery."),
-    Variable("OIDC_ALGORITHMS", "RS256,ES256,EdDSA", "Signature algorithms that are accepted."),
-    Variable("OIDC_ALLOW_HTTP", "off", "Accept a plain http issuer that is not on loopback; never in production."),
-    Variable("AUTH0_DOMAIN", "", "Told to browser clients by /auth/config."),
-    Variable("AUTH0_CLIENT", "", "The client id told to browser clients by /auth/config."),
-    Variable("ENGINE_URL", "http://localhost:11434", "The model server behind the gateway."),
+    Variable("OIDC_ISSUER", "", "The issuer whose access tokens are accepted, as in their `iss`."),
+    Variable("OIDC_AUD", "", "Audiences, of which a token must name one.", "list"),
+    Variable("OIDC_JWKS_URL", "", "Where the issuer's keys are; unset, discovery says.", "URL"),
+    Variable("OIDC_ALGORITHMS", "RS256,ES256,EdDSA", "Signature algorithms that are accepted.", "list"),
+    Variable("OIDC_ALLOW_HTTP", "off", "Accept a plain http issuer beyond loopback; never in production.", "on/off"),
+    Variable("AUTH0_DOMAIN", "", "Where browser clients sign in; told by /auth/config."),
+    Variable("AUTH0_CLIENT", "", "The client id of browser clients; told by /auth/config."),
+    Variable("ENGINE_URL", "http://localhost:11434", "The model server behind the gateway, without /v1.", "URL"),
     Variable("ENGINE_API_KEY", "", "Sent to the engine as its Bearer token.", secret=True),
-    Variable("ENGINE_CONNECT_TIMEOUT", "5", "Seconds to connect to the engine."),
-    Variable("ENGINE_READ_TIMEOUT", "600", "Seconds of silence after which the engine counts as stuck; not a total."),
-    Variable("HOST", "127.0.0.1", "Address to listen on."),
-    Variable("PORT", "8080", "Port to listen on."),
-    Variable("PUBLIC_URL", "", "How clients reach the gateway; once set it is an accepted audience too."),
+    Variable("ENGINE_CONNECT_TIMEOUT", "5", "How long connecting to the engine may take.", "seconds"),
+    Variable("ENGINE_READ_TIMEOUT", "600", "How long the engine may be silent; not a total.", "seconds"),
+    Variable("HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one of IPv4, :: of IPv6."),
+    Variable("PORT", "8080", "Port to listen on; 0 is one that is free."),
+    Variable("PUBLIC_URL", "", "How clients reach the gateway; set, it is an accepted audience too.", "URL"),
     Variable(
-        "CORS_ORIGINS", "http://localhost:9000,http://127.0.0.1:9000", "Web origins that may call from a browser."
+        "CORS_ORIGINS",
+        "http://localhost:9000,http://127.0.0.1:9000",
+        "Web origins whose pages may call from a browser; * is all of them.",
+        "list",
     ),
-    Variable("TRUSTED_PROXIES", "", "Addresses or networks whose X-Forwarded-* fields are believed."),
-    Variable(
-        "MAX_REQUEST_BYTES",
-        "33554432",
-        "Largest body that the gateway must read whole; streamed uploads have no limit.",
-    ),
-    Variable("ATTACH_DATA_DIR", "./.attach", "Where keys and records live; made with mode 0700."),
-    Variable("API_DOCS", "on", "Serve /docs, /redoc and /openapi.json."),
-    Variable("LOG_LEVEL", "info", "debug, info, warning or error."),
-    Variable("LOG_FORMAT", "text", "text or json."),
-    Variable("ACCESS_LOG", "on", "Write one line a request."),
-    Variable(
-        "DRAIN_DELAY", "5", "Seconds after SIGTERM in which /readyz says 503 while connections are still accepted."
-    ),
-    Variable("SHUTDOWN_GRACE", "30", "Seconds that running answers get to end after that."),
+    Variable("TRUSTED_PROXIES", "", "Addresses and networks whose X-Forwarded-* fields are believed.", "list"),
+    Variable("MAX_REQUEST_BYTES", "33554432", "Largest body that is read whole; what streams has no limit.", "bytes"),
+    Variable("ATTACH_DATA_DIR", "./.attach", "Where keys and records are kept; made with mode 0700."),
+    Variable("API_DOCS", "on", "Serve /docs, /redoc and /openapi.json.", "on/off"),
+    Variable("LOG_LEVEL", "info", "What is logged: debug, info, warning or error, and what is worse."),
+    Variable("LOG_FORMAT", "text", "How log and access lines look: text or json."),
+    Variable("ACCESS_LOG", "on", "Write a line for each request.", "on/off"),
+    Variable("DRAIN_DELAY", "5", "After SIGTERM, how long connections are accepted while /readyz says 503.", "seconds"),
+    Variable("SHUTDOWN_GRACE", "30", "After that, how long running answers get to end.", "seconds"),
 )

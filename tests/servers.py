@@ -14,8 +14,9 @@ from typing import Self
 import httpx
 
 from attach import Settings, create_app
+from attach.listener import address_of, listen
+from attach.protocol import Limits
 from attach.server import GatewayServer, build_server
-from attach.workers import listen
 from tests.issuer import Issuer
 
 ROOT = Path(__file__).parents[1]
@@ -227,17 +228,17 @@ class Gateway:
 
 
 @asynccontextmanager
-async def serve_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+async def serve_gateway(settings: Settings, *, limits: Limits | None = None) -> AsyncIterator[Gateway]:
     """Run a gateway on a free port for as long as the block lasts."""
     access_lines = io.StringIO()
     app = create_app(settings, access_stream=access_lines)
     listener = listen("127.0.0.1", 0)
-    server = build_server(app, settings.server)
+    server = build_server(app, settings.server, limits=limits)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     waiting = asyncio.create_task(server.listening.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     try:
-        yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", server, access_lines)
+        yield Gateway(f"http://{address_of(listener)}", server, access_lines)
     finally:
         waiting.cancel()
         server.should_exit = True

@@ -1,0 +1,51 @@
+"""What each command of `attach-gateway` does. All take the variables in force, and return the exit code."""
+
+import argparse
+import asyncio
+from collections.abc import Mapping
+from socket import socket
+
+from .check import effective, report
+from .dev import mint, refuse_unsafe
+from .dev_server import serve_dev
+from .gateway import create_app
+from .listener import listen
+from .server import build_server, loop_factory
+from .settings import Settings
+from .workers import Workers
+
+
+def serve(variables: Mapping[str, str], options: argparse.Namespace) -> int:
+    """Run the gateway, in this process or in several; as one of those if it is told a listening socket."""
+    settings = Settings.from_environ(variables)
+    if options.listen_fd is not None:
+        listener = socket(fileno=options.listen_fd)
+    else:
+        listener = listen(settings.server.host, settings.server.port)
+        if options.workers > 1:
+            return Workers(variables, count=options.workers, listener=listener).run()
+    build_server(create_app(settings), settings.server, parent_fd=options.parent_fd).run(sockets=[listener])
+    return 0
+
+
+def dev(variables: Mapping[str, str], options: argparse.Namespace) -> int:
+    """Run a gateway that needs no settings, for this machine alone."""
+    settings = Settings.for_dev(variables)
+    refuse_unsafe(host=settings.server.host, workers=options.workers)
+    listener = listen(settings.server.host, settings.server.port)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(serve_dev(settings, listener))
+
+
+def token(variables: Mapping[str, str], options: argparse.Namespace) -> int:
+    """Print a token for dev mode."""
+    print(mint(Settings.for_dev(variables).data_dir, options.user))
+    return 0
+
+
+def check(variables: Mapping[str, str], options: argparse.Namespace) -> int:
+    """Print what a gateway would run with; 1 unless all that it needs is there."""
+    print(effective(variables), flush=True)
+    text, all_there = asyncio.run(report(Settings.from_environ(variables)))
+    print(text)
+    return 0 if all_there else 1

@@ -1,0 +1,40 @@
+"""The socket that a gateway listens on."""
+
+import errno
+import os
+import socket
+
+
+class CannotListen(Exception):
+    """The address cannot be had. `str()` says why, and the mend."""
+
+
+_MENDS = {
+    errno.EADDRINUSE: "stop what uses it, or choose another port (--port, PORT)",
+    errno.EACCES: "ports below 1024 take a privilege: choose a higher one (--port, PORT)",
+}
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is one that is free.
+
+    Raises:
+        CannotListen: Not there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as exc:
+        problem = "No such host" if isinstance(exc, socket.gaierror) else os.strerror(exc.errno or 0)
+        mend = _MENDS.get(exc.errno or 0, "give an address of this machine (--host, HOST)")
+        raise CannotListen(f"cannot listen on {_joined(host, port)}: {problem}; {mend}") from exc
+
+
+def address_of(listener: socket.socket) -> str:
+    """`host:port` as it stands in a URL."""
+    host, port = listener.getsockname()[:2]
+    return _joined(host, port)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,202 @@
+"""HTTP/1.1 as uvicorn speaks it, with limits on what callers may cost before anybody knows who they are."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+logger = logging.getLogger(__name__)
+
+_OFFER = frozenset({b"http2-settings", b"upgrade"})
+_PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+# Closing under what a client still sends would reset its connection, and our last words would be lost with it.
+_FAREWELL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one connection may cost.
+
+    Attributes:
+        head_bytes: Size of a request's head; of the framing and trailers around its content too.
+        head_fields: Fields in a head.
+        head_seconds: For a head to arrive whole, and for an upload to end that is answered already.
+        unread_bytes: Of such an upload, swallowed so that its sender gets to see the answer.
+        idle_seconds: Between two requests. Load balancers in front must close first, or they send requests into
+            connections that are just being closed: 60 s is what most of them keep theirs.
+    """
+
+    head_bytes: int = 64 * 1024
+    head_fields: int = 100
+    head_seconds: float = 10.0
+    unread_bytes: int = 64 * 1024 * 1024
+    idle_seconds: int = 75
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol within `config.limits`; llhttp itself bounds none of them.
+
+    Refused are 431 what is too large (RFC 6585 §5), 408 what is too slow (RFC 9110 §15.5.9), 400 what is no HTTP or has
+    not one Host (RFC 9112 §3.2). An offer of another protocol is declined by serving the request in this one. Trailers
+    are dropped: a field behind the content is nobody's credential (RFC 9110 §6.5.1).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.limits: Limits = getattr(self.config, "limits", Limits())
+        self._stage: Literal["between", "head", "content"] = "between"
+        self._without_content = 0  # bytes since the head began, or since the last piece of content
+        self._unread = 0
+        self._fields = self._hosts = 0
+        self._declined = False
+        self._deaf = False
+        self._owing_since: float | None = None  # since when the client has been expected to finish something
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._owing_since = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        if self._stage == "between":
+            data = data.lstrip(b"\r\n")  # means nothing between two requests (RFC 9112 §2.2)
+        if self._deaf or not data:
+            return
+        self._unset_keepalive_if_required()
+        self._without_content += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(400, "malformed_request", "This is not a well-formed HTTP/1.1 request.")
+        if self._without_content > self.limits.head_bytes:
+            self._refuse(431, "head_too_large", f"Head or trailers are larger than {self.limits.head_bytes} bytes.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._stage, self._fields, self._hosts = "head", 0, 0
+        self._owing_since = self._owing_since or time.monotonic()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._stage == "content":
+            return
+        self._fields += 1
+        if self._fields > self.limits.head_fields:
+            return
+        super().on_header(name, value)
+        if self.headers[-1][0] == b"host":
+            self._hosts += 1
+
+    def on_headers_complete(self) -> None:
+        self._check_head()
+        if self.parser.should_upgrade() and self._get_upgrade() != b"websocket":
+            self._declined = True
+        else:
+            super().on_headers_complete()
+        self._stage, self._without_content, self._owing_since = "content", 0, None
+
+    def _check_head(self) -> None:
+        limits = self.limits
+        if self._fields > limits.head_fields:
+            self._refuse_head(431, "head_too_large", f"The head has more than {limits.head_fields} fields.")
+        if self._without_content > limits.head_bytes and self._head_bytes() > limits.head_bytes:
+            self._refuse_head(431, "head_too_large", f"The head is larger than {limits.head_bytes} bytes.")
+        if self._hosts != 1 and (self._hosts or self.parser.get_http_version() == "1.1"):
+            self._refuse_head(400, "malformed_request", "The request must have one Host field.")
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse_head(400, "malformed_request", "This gateway is no forward proxy: CONNECT is not served.")
+
+    def _head_bytes(self) -> int:
+        # What has been received so far may hold some of the content too.
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse_head(self, status: int, code: str, detail: str) -> NoReturn:
+        self._refuse(status, code, detail)
+        raise _Refused
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Serve a request that offers another protocol (h2c, as Java clients do) in this one (RFC 9110 §7.8).
+
+        The parser stops behind such a head and would take the content for the other protocol: a fresh one gets the head
+        without the offer, and then the content.
+        """
+        if not self._declined:
+            return
+        self._declined = False
+        fields = b"".join(b"%s: %s\r\n" % field for field in _without_offer(self.headers))
+        head = b"%s %s HTTP/1.1\r\n%s\r\n" % (self.parser.get_method(), self.url, fields)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
+
+    def on_body(self, body: bytes) -> None:
+        self._without_content = 0
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._unread += len(body)
+            if self._unread > self.limits.unread_bytes:
+                self.transport.close()
+
+    def on_message_complete(self) -> None:
+        self._stage, self._without_content, self._unread, self._owing_since = "between", 0, 0, None
+        if not self._declined:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._stage == "content" and self.cycle.response_complete:
+            self._owing_since = time.monotonic()
+
+    def close_if_overdue(self) -> None:
+        """Close what has waited too long: 408, or nothing where nothing was asked (browsers open connections early)."""
+        since = self._owing_since
+        if since is None or self.transport.is_closing() or time.monotonic() - since < self.limits.head_seconds:
+            return
+        if self._stage == "head":
+            self._refuse(408, "head_timeout", f"The head did not arrive within {self.limits.head_seconds:g} seconds.")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Answer what never became a request, hear no more, and close: at once, or behind an answer under way."""
+        if self._deaf:
+            return
+        self._deaf, self._owing_since = True, None
+        address = self.client[0] if self.client else None
+        logger.warning("request.malformed", extra={"status": status, "code": code, "client": address})
+        cycle, in_content = self.cycle, self._stage == "content"
+        if in_content and (cycle.response_started or self.pipeline):
+            self.transport.close()
+        elif in_content:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._say_farewell(status, code, detail)
+        elif not getattr(cycle, "response_complete", True):  # there is none before the first request
+            cycle.keep_alive = False
+        else:
+            self._say_farewell(status, code, detail)
+
+    def _say_farewell(self, status: int, code: str, detail: str) -> None:
+        body = b'{"detail": "%s", "code": "%s"}' % (detail.encode(), code.encode())
+        fields = [*self.server_state.default_headers, (b"content-type", b"application/json")]
+        fields += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        head = b"".join(b"%s: %s\r\n" % field for field in fields)
+        self.transport.write(b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, _PHRASES[status], head, body))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_FAREWELL_SECONDS, self.transport.close)
+
+
+class _Refused(Exception):
+    """Stops the parser where a head was refused."""
+
+
+def _without_offer(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The fields without the offer of another protocol; what else `Connection` names stays named."""
+    kept = [(name, value) for name, value in headers if name not in _OFFER and name != b"connection"]
+    options = (option.strip() for name, value in headers if name == b"connection" for option in value.split(b","))
+    named = b", ".join(option for option in options if option.lower() not in _OFFER)
+    return [*kept, (b"connection", named)] if named else kept
