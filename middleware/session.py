@@ -5,6 +5,8 @@ import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from wire import folded_name
+
 _PROJECT = re.compile(rb"[A-Za-z0-9_.-]{1,64}\Z")
 _SWITCH = {b"on": True, b"off": False}
 
@@ -37,30 +39,25 @@ class SessionMiddleware:
             return
         state = scope["state"]
         scope["headers"], options, user_agent = _scrub(scope["headers"])
+        identity = state.get("identity")
+        if identity is not None:
+            session = session_id(identity.user, user_agent)
+            state["session_id"] = session
+            user, value = identity.user.encode("ascii"), session.encode()
+            state["stamp"] = stamp = ((b"x-attach-user", user), (b"x-attach-session", value))
+            state["answer_fields"] += (*stamp, (b"x-attach-session-id", value))
         state["project"] = _project(options)
         state["remember"] = _remember(options)
-        identity = state.get("identity")
-        if identity is None:
-            await self.app(scope, receive, send)
-            return
-        session = session_id(identity.user, user_agent)
-        state["session_id"] = session
-        user, value = identity.user.encode("ascii"), session.encode()
-        state["stamp"] = stamp = ((b"x-attach-user", user), (b"x-attach-session", value))
-        state["answer_fields"] += (*stamp, (b"x-attach-session-id", value))
         await self.app(scope, receive, send)
 
 
 def _scrub(headers: Fields) -> tuple[Fields, Fields, bytes]:
-    """The fields without any `X-Attach-*`, those options, and the User-Agent.
-
-    `_` counts as `-`: servers that hand headers on as environment variables (RFC 3875 §4.1.18) make them one.
-    """
+    """The fields without any `X-Attach-*`, however it is spelled, those options, and the User-Agent."""
     kept, options, user_agent = [], [], b""
     for field in headers:
         name = field[0]
-        if name[:1] in b"xX" and name.lower().replace(b"_", b"-").startswith(b"x-attach-"):
-            options.append((name.lower(), field[1]))
+        if name[:1] in b"xX" and folded_name(name).startswith(b"x-attach-"):
+            options.append((name.lower(), field[1].strip(b" \t")))
             continue
         if name == b"user-agent":
             user_agent = field[1]

@@ -7,6 +7,8 @@ from functools import lru_cache
 
 from starlette.types import Scope
 
+from wire import folded_name
+
 from .errors import UpstreamBroken
 
 Fields = list[tuple[bytes, bytes]]
@@ -38,17 +40,28 @@ _KEPT_FROM_UPSTREAM = _HOP_BY_HOP | {
     b"host",
     b"origin",
     b"x-api-key",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-port",
-    b"x-forwarded-proto",
     b"x-real-ip",
     b"x-request-id",
 }
+# Some engines take from X-Forwarded-User and its like who calls: whatever begins so is for proxies to say.
+_PREFIXES_KEPT_FROM_UPSTREAM = (b"x-attach-", b"x-forwarded-")
+_TOLD_BY_PROXIES = frozenset({b"x-forwarded-host", b"x-forwarded-proto"})
+_MOST_NAMES = 1024
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # The gateway writes its own; an answer with two of them is malformed (RFC 9110 §5.3).
 _KEPT_FROM_CLIENT = _HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
-_OURS_TO_SAY = (b"access-control-", b"x-attach-")
+_OURS_TO_SAY = (b"access-control-", b"x-attach-", b"x_attach_")
+
+
+class _Crossing(dict[bytes, bool]):
+    """Whether a caller's field may cross, by its name: worked out once, for clients all send the same few."""
+
+    def __missing__(self, name: bytes) -> bool:
+        folded = folded_name(name)
+        crosses = folded not in _KEPT_FROM_UPSTREAM and not folded.startswith(_PREFIXES_KEPT_FROM_UPSTREAM)
+        if len(self) < _MOST_NAMES and len(name) <= 64:
+            self[name] = crosses
+        return crosses
 
 
 class RequestHeaders:
@@ -64,6 +77,7 @@ class RequestHeaders:
         self.own: Fields = [(b"host", host.encode("ascii"))]
         if credential is not None:
             self.own.append((b"authorization", credential.encode("latin-1")))
+        self._crosses = _Crossing()
         self._trusted = lru_cache(maxsize=1024)(lambda peer: _is_within(peer, trusted_proxies))
 
     def build(self, scope: Scope) -> Fields:
@@ -71,10 +85,10 @@ class RequestHeaders:
         state = scope["state"]
         headers = scope["headers"]
         named = _named_by_connection(headers)
-        kept = [field for field in headers if field[0] not in _KEPT_FROM_UPSTREAM and field[0] not in named]
+        # The white space behind a value, which servers leave there, is not part of it (RFC 9110 §5.5).
         return [
             *self.own,
-            *kept,
+            *((name, value.strip(b" \t")) for name, value in headers if self._crosses[name] and name not in named),
             *self._forwarded(scope),
             (b"x-request-id", state["public_request_id"]),
             *state.get("stamp", ()),
@@ -88,11 +102,9 @@ class RequestHeaders:
             if name == b"host":
                 told[b"x-forwarded-host"] = value
         if peer and self._trusted(peer):
-            for name, value in scope["headers"]:
-                if name == b"x-forwarded-for":
-                    told[name] = value + b", " + told[name]
-                elif name in (b"x-forwarded-host", b"x-forwarded-proto"):
-                    told[name] = value
+            way = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            told[b"x-forwarded-for"] = b", ".join([*way, peer.encode()])
+            told |= {name: value for name, value in scope["headers"] if name in _TOLD_BY_PROXIES}
         return [(name, value) for name, value in told.items() if value]
 
 

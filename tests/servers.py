@@ -67,7 +67,8 @@ class Connection:
     async def answer(self, body: bytes, status: str = "200 OK", **headers: str) -> None:
         headers.setdefault("content_type", "application/json")
         await self.head(status, content_length=str(len(body)), **headers)
-        await self.send(body)
+        if self.received[-1].method != b"HEAD":
+            await self.send(body)
 
     async def closed(self) -> None:
         """Wait until the other side closed or broke the connection."""
