@@ -109,6 +109,7 @@ async def http_error(request: Request, exc: Exception) -> Response:
         405: "This path does not take that method: see Allow.",
     }
     refusal = Refusal(status=exc.status_code, code=code, detail=details.get(exc.status_code, str(exc.detail)))
+    request.scope["state"]["code"] = code
     headers = {name.title(): value for name, value in (exc.headers or {}).items()}
     if headers.get("Allow") == "GET":
         headers["Allow"] = "GET, HEAD"  # The framework knows of one route only; each GET here has its HEAD.
@@ -123,4 +124,5 @@ async def validation_error(request: Request, exc: Exception) -> Response:
     refusal = Refusal(
         status=422, code="invalid_input", detail=f"Some fields do not fit: {named}.", extra={"fields": fields}
     )
+    request.scope["state"]["code"] = refusal.code
     return Response(refusal.body(request.scope["path"]), 422, media_type="application/json")

@@ -78,12 +78,14 @@ class AccessLine:
 class AccessLog:
     """Takes lines at the price of an append and writes them, many at once, from a thread.
 
-    At most 100,000 lines wait; beyond that the newest are dropped, and their number is written. Up to 50 ms of lines
-    are lost with a killed process. An async context manager; leaving it writes what is left.
+    At most 100,000 lines wait; beyond that the newest are dropped, as are those that cannot be written, and their
+    number is written as soon as that works. Up to 50 ms of lines are lost with a killed process. An async context
+    manager; leaving it writes what is left.
     """
 
     def __init__(self, stream: TextIO, *, log_format: LogFormat = "text") -> None:
         self.stream = stream
+        self.log_format = log_format
         self.render: Callable[[AccessLine], str] = AccessLine.as_json if log_format == "json" else AccessLine.as_text
         self._lines: deque[AccessLine] = deque()
         self._dropped = 0
@@ -109,12 +111,19 @@ class AccessLog:
 
     def _write(self) -> None:
         lines = [self.render(self._lines.popleft()) for _ in range(len(self._lines))]
-        if self._dropped:
-            lines.append(f"{self._dropped} access lines were dropped: the log is written more slowly than it fills")
-            self._dropped = 0
-        if lines:
-            self.stream.write("\n".join(lines) + "\n")
+        lost, self._dropped = self._dropped, 0
+        told = [self._render_lost(lost)] if lost else []
+        try:
+            self.stream.writelines(f"{line}\n" for line in lines + told)
             self.stream.flush()
+        except OSError:  # A full disk, or a reader that left, is no reason to answer nobody.
+            self._dropped += len(lines) + lost
+
+    def _render_lost(self, count: int) -> str:
+        moment = _timestamp(time.time())
+        if self.log_format == "text":
+            return f"{moment} access_log.dropped lines={count}"
+        return json.dumps({"time": moment, "event": "access_log.dropped", "lines": count})
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,15 +170,18 @@ class AccessLogMiddleware:
                 line.first_byte = self.clock() - start
                 state["answer_started"] = True
                 message["headers"] = [*message.get("headers", ()), *fields]
-            elif message["type"] == "http.response.body":
-                line.bytes_sent += len(message.get("body", b""))
-                line.complete = not message.get("more_body", False)
+                await send(message)
+                return
             await send(message)
+            line.bytes_sent += len(message.get("body", b""))
+            line.complete = not message.get("more_body", False)
 
         try:
             await self.app(scope, receive, observed)
         finally:
             if self.log is not None:
+                if line.method == "HEAD":  # Servers leave the body out.
+                    line.bytes_sent = 0
                 line.path = scope["path"]
                 line.user = getattr(state.get("identity"), "user", None)
                 line.code, line.reason = state.get("code"), state.get("reason")

@@ -9,6 +9,8 @@ from wire import Refusal
 
 logger = logging.getLogger(__name__)
 
+NOBODY_LISTENS = 499  # As nginx logs it: the client closed its connection before it had an answer.
+
 _BUG = Refusal(
     status=500,
     code="internal_error",
@@ -43,7 +45,7 @@ class ErrorMiddleware:
                 logger.error("request.failed", exc_info=exc, extra={"request_id": state["request_id"]})
             state["code"] = refusal.code
             state["reason"] = getattr(exc, "reason", None)
-            if not state["answer_started"]:
+            if not state["answer_started"] and refusal.status != NOBODY_LISTENS:
                 await send_refusal(refusal, scope, send)
 
 
