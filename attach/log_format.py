@@ -1,5 +1,6 @@
 """How the gateway's own log lines look, for eyes or for machines."""
 
+import asyncio
 import json
 import logging
 import re
@@ -60,8 +61,12 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # A stream that the engine broke off is left broken on purpose; the access line says `incomplete`.
-    return not (record.name == "uvicorn.error" and "without completing response" in record.getMessage())
+    # A stream that the engine broke off, or that we cut off as we stop, is left broken on purpose: the access line says
+    # `incomplete`, and that is enough.
+    if record.name != "uvicorn.error":
+        return True
+    cut_off = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not (cut_off or "without completing response" in record.getMessage())
 
 
 def _visible(value: object) -> str:

@@ -110,7 +110,17 @@ class GatewayServer(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             grace.cancel()
+        if self.force_exit:
+            await self._cut_off()
         logger.info("server.stopped")
+
+    async def _cut_off(self) -> None:
+        """What uvicorn leaves undone when it is forced: end the requests, and close what the app has opened."""
+        for task in self.server_state.tasks:
+            task.cancel()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=1.0)
+        await self.lifespan.shutdown()
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
