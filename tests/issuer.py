@@ -279,8 +279,7 @@ class Issuer:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         except asyncio.CancelledError:
-            writer.transport.abort()  # Nobody may be reading what is still to be sent.
-            raise
+            writer.transport.abort()  # We go down, and nobody may be reading what is still to be sent.
         finally:
             self._connections.discard(task)
             writer.close()

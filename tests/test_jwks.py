@@ -201,7 +201,7 @@ async def test_nothing_runs_after_closing(issuer: Issuer, jwks: JWKSCache) -> No
     issuer.hold()
     waiting = asyncio.create_task(jwks.keys())
     await issuer.until(lambda: bool(issuer.requests))
-    await jwks.aclose()
+    await asyncio.wait_for(jwks.aclose(), 1)
     with pytest.raises(IssuerUnavailable):
         await waiting
     assert not jwks.ready
@@ -314,36 +314,49 @@ async def test_a_key_holds_until_it_leaves_the_set(issuer: Issuer, jwks: JWKSCac
     assert not jwks.holds(kept, issuer.url + "/")
 
 
+OTHER_KEYS = [make_key("ES256", "other").jwk()]
+
+
+def other_set(*, keys: object = OTHER_KEYS, **members: object) -> bytes:
+    return json.dumps({"keys": keys, **members}).encode()
+
+
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "reason"),
     [
-        pytest.param(Reply(body=b'{"keys": []}'), id="empty"),
-        pytest.param(Reply(body=b'{"keys": {}}'), id="keys-as-object"),
-        pytest.param(Reply(body=b"[]"), id="array"),
-        pytest.param(Reply(body=b"<html>"), id="html"),
-        pytest.param(Reply(body=b'{"keys": [], "keys": []}'), id="duplicate-member"),
-        pytest.param(Reply(body=b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, 7, null, {}]}'), id="no-usable-key"),
-        pytest.param(Reply(body=json.dumps({"keys": [make_key("ES256").jwk()] * 101}).encode()), id="101-keys"),
-        pytest.param(Reply(body=b'{"keys": [], "x": "' + b"x" * 300_000 + b'"}'), id="300-kB"),
-        pytest.param(Reply(body=b" " * 65536, endless=True), id="endless"),
-        pytest.param(Reply(body=b'{"keys": ' + b"[" * 100_000), id="deep"),
-        pytest.param(Reply(status=500), id="500"),
-        pytest.param(Reply(status=404), id="404"),
-        pytest.param(Reply(status=302, headers={"Location": CONVENTIONAL_JWKS}), id="redirect"),
-        pytest.param(Reply(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"}), id="compressed"),
-        pytest.param(Reply(body=b"{", headers={"Content-Length": "100"}), id="broken-off"),
+        pytest.param(Reply(body=other_set(keys=[])), "no_usable_key", id="empty"),
+        pytest.param(Reply(body=other_set(keys={})), "malformed", id="keys-as-object"),
+        pytest.param(Reply(body=b"[]"), "malformed", id="array"),
+        pytest.param(Reply(body=b"<html>"), "malformed", id="html"),
+        pytest.param(Reply(body=other_set()[:-1] + b', "keys": []}'), "malformed", id="duplicate-member"),
+        pytest.param(Reply(body=other_set(keys=[{"kty": "oct", "k": "eA"}, 7, None, {}])), "no_usable_key", id="junk"),
+        pytest.param(Reply(body=other_set(keys=OTHER_KEYS * 101)), "malformed", id="101-keys"),
+        pytest.param(Reply(body=other_set(x="x" * 262_144)), "too_large", id="larger-than-256-KiB"),
+        pytest.param(Reply(body=b" " * 65536, endless=True), "too_large", id="endless"),
+        pytest.param(Reply(body=b'{"keys": ' + b"[" * 100_000), "malformed", id="deep"),
+        pytest.param(Reply(status=500, body=other_set()), "status", id="500"),
+        pytest.param(Reply(status=404, body=other_set()), "status", id="404"),
+        pytest.param(Reply(status=302, headers={"Location": CONVENTIONAL_JWKS}), "status", id="redirect"),
+        pytest.param(Reply(body=other_set(), headers={"Content-Encoding": "gzip"}), "encoding", id="compressed"),
+        pytest.param(Reply(body=other_set(), headers={"Content-Length": "9999"}), "unreachable", id="broken-off"),
     ],
 )
 async def test_a_set_that_cannot_be_used_does_not_replace_a_good_one(
-    issuer: Issuer, jwks: JWKSCache, clock: Clock, reply: Reply
+    issuer: Issuer, jwks: JWKSCache, clock: Clock, caplog: pytest.LogCaptureFixture, *, reply: Reply, reason: str
 ) -> None:
     good = await jwks.keys()
     issuer.replies[JWKS] = reply
     clock.advance(600)
     await jwks.keys()
     await refreshes_done()
-    assert issuer.jwks_fetches == 2
     assert await jwks.keys() is good
+    failures = [record.__dict__ for record in caplog.records if record.msg == "jwks.refresh_failed"]
+    assert [(failure["reason"], failure["keys_at_hand"]) for failure in failures] == [(reason, True)]
+
+
+async def test_an_answer_is_not_asked_for_in_compressed_form(issuer: Issuer, jwks: JWKSCache) -> None:
+    await jwks.keys()
+    assert all("accept-encoding: identity\r\n" in head.lower() for head in issuer.requests)
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, JWKS])
