@@ -88,8 +88,7 @@ class LocalVerifier:
             raise InvalidToken("type")
         if token.kid != self._issuer.kid:
             raise InvalidToken("unknown_kid")
-        key = self._issuer.verifying_key
-        if token.alg != "EdDSA" or not verify_signature("EdDSA", key, token.signing_input, token.signature):
+        if not verify_signature(token.alg, self._issuer.verifying_key, token.signing_input, token.signature):
             raise InvalidToken("signature")
         if token.claims.get("iss") != DEV_ISSUER:
             raise InvalidToken("issuer")
