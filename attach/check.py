@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 import httpx
 
 from auth import IssuerUnavailable
-from proxy import EngineProxy
+from proxy import EngineProxy, EngineTransport
 
 from .gateway import build_issuer_client, build_transport, build_verifier
 from .settings import Settings
@@ -49,7 +49,7 @@ async def _issuer(settings: Settings, client: httpx.AsyncClient) -> str | None:
     return None
 
 
-async def _engine(settings: Settings, transport: httpx.AsyncBaseTransport) -> str | None:
+async def _engine(settings: Settings, transport: EngineTransport) -> str | None:
     if await EngineProxy(transport, settings.engine).probe(timeout=settings.engine.connect_timeout):
         return None
     return f"nothing answers at {settings.engine.url}; start it, or set ENGINE_URL"

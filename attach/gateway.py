@@ -26,7 +26,7 @@ from middleware import (
     SessionMiddleware,
     WebSocketMiddleware,
 )
-from proxy import EngineProxy
+from proxy import EngineProxy, EngineTransport
 
 from .errors import answer
 from .readiness import Readiness
@@ -128,10 +128,9 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     return app
 
 
-def build_transport(settings: Settings) -> httpx.AsyncBaseTransport:
-    """The connections to engines; never through a proxy of the environment."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=4.0)
-    return httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
+def build_transport(settings: Settings) -> EngineTransport:
+    """The connections to the engine; never through a proxy of the environment."""
+    return EngineTransport()
 
 
 def build_issuer_client() -> httpx.AsyncClient:

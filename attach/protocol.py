@@ -3,13 +3,19 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .cycle import GatewayCycle
+
 logger = logging.getLogger(__name__)
+
+DISCONNECT = "attach.disconnect"
 
 _OFFER = frozenset({b"http2-settings", b"upgrade"})
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
@@ -54,6 +60,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._fields = self._hosts = 0
         self._declined = False
         self._deaf = False
+        self._at_disconnect: Callable[[], None] | None = None
         self._owing_since: float | None = None  # since when the client has been expected to finish something
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -96,8 +103,52 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and self._get_upgrade() != b"websocket":
             self._declined = True
         else:
-            super().on_headers_complete()
+            self._begin()
         self._stage, self._without_content, self._owing_since = "content", 0, None
+
+    def _begin(self) -> None:
+        """Run the request whose head is complete, or queue it behind the one before it."""
+        scope, version = self.scope, self.parser.get_http_version()
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["raw_path"], scope["query_string"] = _split_target(self.url)
+        path = scope["raw_path"].decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["extensions"] = {DISCONNECT: self._call_at_disconnect}  # type: ignore[dict-item]
+        before = self.cycle
+        self.cycle = GatewayCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if getattr(before, "response_complete", True):  # there is none before the first request
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _call_at_disconnect(self, callback: Callable[[], None] | None) -> None:
+        """The ASGI extension `attach.disconnect`: what to call, once, when the client of the running request leaves.
+
+        Who uses it need not keep a task waiting on `receive`. None: nothing any more.
+        """
+        self._at_disconnect = callback
+        if callback is not None and self.transport.is_closing():
+            callback()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        callback, self._at_disconnect = self._at_disconnect, None
+        if callback is not None:
+            callback()
 
     def _check_head(self) -> None:
         limits = self.limits
@@ -188,6 +239,15 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_FAREWELL_SECONDS, self.transport.close)
+
+
+def _split_target(target: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target; every form but the usual one is the library's to read (RFC 9112 §3.2)."""
+    if target.startswith(b"/") and b"#" not in target:
+        path, _, query = target.partition(b"?")
+        return path, query
+    url = httptools.parse_url(target)
+    return url.path, url.query or b""
 
 
 class _Refused(Exception):

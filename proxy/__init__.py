@@ -12,11 +12,13 @@ from .errors import (
     UpstreamUnreachable,
 )
 from .headers import Network
+from .transport import EngineTransport
 
 __all__ = [
     "ClientLeft",
     "EngineProxy",
     "EngineSettings",
+    "EngineTransport",
     "GatewayStopping",
     "Network",
     "Unsupported",

@@ -1,32 +1,69 @@
 """The caller's end of one exchange: its upload as a stream, and the news that it left."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
-import httpx
 from starlette.types import Receive, Scope
 
 from .errors import ClientLeft, Unsupported
 from .headers import Fields
+from .request_head import Body
+
+AtDisconnect = Callable[[Callable[[], None] | None], None]
 
 
-class Caller(httpx.AsyncByteStream):
-    """Reads `receive` from one task while its body runs: first the caller's upload, then for the caller's leaving.
+class Upload:
+    """What the caller still sends, for one reader: a piece at a time, and no faster than it is taken."""
 
-    Iterated, it gives the upload, a piece at a time and no faster than it is taken. When the caller leaves, whatever
-    the body of the `async with` is waiting for is cancelled and the block ends with `ClientLeft`; `interrupt` does the
-    same with another reason. ASGI's `send` never tells that nobody listens, so nothing but this ends such a call.
-    """
-
-    def __init__(self, receive: Receive, *, first: bytes = b"", more: bool = False) -> None:
-        self.content: httpx.AsyncByteStream = self if more else httpx.ByteStream(first)
-        self._receive = receive
+    def __init__(self, first: bytes) -> None:
         self._first = first
-        self._more = more
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         self._unwanted = False
+
+    async def put(self, piece: bytes | None) -> None:
+        """Wait until there is room for `piece`; None is the end. What nobody wants any more is dropped at once."""
+        if not self._unwanted:
+            await self._pieces.put(piece)
+
+    def give_up(self) -> None:
+        """Take no more, and let a waiting `put` go."""
+        self._unwanted = True
+        while not self._pieces.empty():
+            self._pieces.get_nowait()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            yield self._first
+            while (piece := await self._pieces.get()) is not None:
+                yield piece
+        finally:
+            self.give_up()
+
+
+class Caller:
+    """Runs the body of an `async with` for as long as its caller is there.
+
+    When the caller leaves, whatever the block is waiting for is cancelled and it ends with `ClientLeft`; `interrupt`
+    does the same with another reason. ASGI's `send` never tells that nobody listens, so nothing but this ends such a
+    call. Our own server says that a caller left (`attach.disconnect`); under others, and while there is an upload to
+    be read, one task waits on `receive` for it.
+
+    Attributes:
+        content: The upload: None, bytes where one piece is all, else a stream.
+    """
+
+    content: Body
+
+    def __init__(
+        self, receive: Receive, *, first: bytes = b"", more: bool = False, at_disconnect: AtDisconnect | None = None
+    ) -> None:
+        self._receive = receive
+        self._upload = Upload(first) if more else None
+        self.content = self._upload or first or None
+        self._at_disconnect = None if more else at_disconnect
+        self._watcher: asyncio.Task[None] | None = None
         self._answered = False
         self._reason: Exception | None = None
 
@@ -42,6 +79,7 @@ class Caller(httpx.AsyncByteStream):
             ClientLeft: It left first.
             Unsupported: The upload is encoded beyond being chunked; told so, a client sends it plain (RFC 9112 §6.1).
         """
+        at_disconnect = scope.get("extensions", {}).get("attach.disconnect")
         length: bytes | None = None
         chunked = False
         for name, value in scope["headers"]:
@@ -52,7 +90,7 @@ class Caller(httpx.AsyncByteStream):
                     raise Unsupported("A body can be sent chunked, in no other transfer coding.")
                 chunked = True
         if length is None and not chunked:
-            return cls(receive), []
+            return cls(receive, at_disconnect=at_disconnect), []
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
@@ -60,20 +98,26 @@ class Caller(httpx.AsyncByteStream):
         if not more:
             length = b"%d" % len(first)
         framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", length)
-        return cls(receive, first=first, more=more), [framing]
+        return cls(receive, first=first, more=more, at_disconnect=at_disconnect), [framing]
 
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._cancels_before = task.cancelling()
-        self._watcher = asyncio.create_task(self._watch())
+        if self._at_disconnect is None:
+            self._watcher = asyncio.create_task(self._watch())
+        else:
+            self._at_disconnect(self._left)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watcher.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        elif self._at_disconnect is not None:
+            self._at_disconnect(None)
         # As asyncio.timeout tells its own cancellation from one that came from outside.
         if (
             self._reason is not None
@@ -92,29 +136,18 @@ class Caller(httpx.AsyncByteStream):
         """The answer is complete but for its sending: from here on the caller may go. Servers say that it did, then."""
         self._answered = True
 
+    def _left(self) -> None:
+        self.interrupt(ClientLeft())
+
     async def _watch(self) -> None:
-        while self._more:
+        more = self._upload is not None
+        while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                return self.interrupt(ClientLeft())
-            self._more = message.get("more_body", False)
-            if not self._unwanted:
-                await self._pieces.put(message.get("body", b""))
-        if not self._unwanted:
-            await self._pieces.put(None)
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        return self.interrupt(ClientLeft())
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._first:
-            yield self._first
-        while (piece := await self._pieces.get()) is not None:
-            if piece:
-                yield piece
-
-    async def aclose(self) -> None:
-        """Take no more of the upload; what still comes is dropped, so that the caller's leaving is still seen."""
-        self._unwanted = True
-        while not self._pieces.empty():
-            self._pieces.get_nowait()
+                return self._left()
+            if more and self._upload is not None:
+                if piece := message.get("body", b""):
+                    await self._upload.put(piece)
+                more = message.get("more_body", False)
+                if not more:
+                    await self._upload.put(None)

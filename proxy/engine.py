@@ -10,8 +10,11 @@ from auth import MissingCredentials
 from wire import Refusal
 
 from .caller import Caller
+from .connection import Origin
 from .errors import GatewayStopping, Unsupported, UpstreamError, upstream_errors
+from .exchange import Exchange, Timeouts
 from .headers import Fields, Network, RequestHeaders, answer_headers
+from .transport import EngineTransport
 
 _STOPPING = Refusal(status=503, code="stopping", detail="The gateway is being stopped: send the request again.")
 
@@ -43,7 +46,7 @@ class EngineProxy:
 
     def __init__(
         self,
-        transport: httpx.AsyncBaseTransport,
+        transport: EngineTransport,
         settings: EngineSettings,
         *,
         trusted_proxies: tuple[Network, ...] = (),
@@ -51,12 +54,13 @@ class EngineProxy:
         self.transport = transport
         self.url = httpx.URL(settings.url)
         self._prefix = self.url.raw_path.rstrip(b"/")
-        self._timeout = {
-            "connect": settings.connect_timeout,
-            "read": settings.read_timeout,
-            "write": settings.read_timeout,
-            "pool": settings.connect_timeout,
-        }
+        self._origin = Origin.of(self.url)
+        self._timeouts = Timeouts(
+            connect=settings.connect_timeout,
+            read=settings.read_timeout,
+            write=settings.read_timeout,
+            pool=settings.connect_timeout,
+        )
         self._headers = RequestHeaders(
             host=self.url.netloc.decode("ascii"),
             credential=None if settings.api_key is None else f"Bearer {settings.api_key}",
@@ -70,23 +74,23 @@ class EngineProxy:
         if scope["method"] == "TRACE":  # An engine that heeds it shows our credential for it (RFC 9110 §9.3.8).
             raise Unsupported("TRACE is not forwarded.")
         caller, framing = await Caller.begin(scope, receive)
-        request = httpx.Request(
-            scope["method"],
-            self.url,
-            headers=self._headers.build(scope) + framing,
-            stream=caller.content,
-            extensions={"target": self._target(scope), "timeout": self._timeout},
-        )
         answer = _Answer(scope, send, done=caller.answered)
         self._running.add(caller)
         try:
             async with caller:
                 with upstream_errors():
-                    response = await self.transport.handle_async_request(request)
+                    exchange = await self.transport.exchange(
+                        self._origin,
+                        scope["method"].encode("ascii"),
+                        self._target(scope),
+                        self._headers.build(scope) + framing,
+                        caller.content,
+                        timeouts=self._timeouts,
+                    )
                     try:
-                        await answer.relay(response)
+                        await answer.relay(exchange)
                     finally:
-                        await response.aclose()
+                        await exchange.aclose()
         except GatewayStopping:
             if not await answer.end_with(_STOPPING):
                 raise
@@ -100,12 +104,14 @@ class EngineProxy:
 
     async def probe(self, *, timeout: float = 2.0) -> bool:
         """Whether the engine answers at all; any status will do."""
-        limits = dict.fromkeys(self._timeout, timeout)
-        request = httpx.Request("HEAD", self.url, headers=self._headers.own, extensions={"timeout": limits})
+        limits = Timeouts(connect=timeout, read=timeout, write=timeout, pool=timeout)
+        target = self._prefix or b"/"
         try:
             with upstream_errors():
-                response = await self.transport.handle_async_request(request)
-                await response.aclose()
+                exchange = await self.transport.exchange(
+                    self._origin, b"HEAD", target, self._headers.own, timeouts=limits
+                )
+                await exchange.aclose()
         except UpstreamError:
             return False
         return True
@@ -127,14 +133,13 @@ class _Answer:
         self._media_type = ""
         self._tail = b""
 
-    async def relay(self, response: httpx.Response) -> None:
+    async def relay(self, exchange: Exchange) -> None:
         """Send the answer on as it comes. The piece that completes a Content-Length is the last message."""
-        headers = answer_headers(response.headers.raw, status=response.status_code)
+        headers = answer_headers(exchange.headers, status=exchange.status)
         remaining = self._read_head(headers)
         self._started = True
-        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        async for piece in response.stream:
+        await self._send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        while piece := await exchange.read():
             if remaining is not None:
                 remaining -= len(piece)
                 if remaining <= 0:

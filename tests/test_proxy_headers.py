@@ -453,7 +453,6 @@ async def test_a_length_beside_chunks_is_not_believed(stand: Stand) -> None:
     assert answer.status == 502 or (answer.body, answer.all("content-length")) == (b"hello", [])
 
 
-@pytest.mark.xfail(strict=False, reason="httpcore keeps what follows an answer, and gives it to the next request")
 async def test_what_follows_an_answer_is_never_somebody_elses(stand: Stand) -> None:
     async def two_for_one(received: Received, connection: Connection) -> None:
         await connection.answer(b"mine")

@@ -295,16 +295,16 @@ async def test_an_offer_of_http_2_is_served_in_http_1_with_its_content(
         assert (await reader.readuntil(b"}")).startswith(OK)
 
 
-async def test_a_connection_serves_on_after_a_websocket_was_refused(gateway: Gateway, issuer: Issuer) -> None:
+async def test_a_connection_ends_with_the_websocket_that_it_was_refused(gateway: Gateway) -> None:
     async with connected(gateway) as (reader, writer):
         writer.write(
             HEALTH
             + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
-        assert status(await reader.readuntil(b"}")) == 403
-        writer.write(HEALTH + b"\r\n")
-        assert (await reader.readuntil(b"}")).startswith(OK)
+        answer = await reader.read()  # What a client may already have sent behind it are frames, not requests.
+        assert status(answer) == 403
+        assert b"connection: close\r\n" in answer
 
 
 # Trailers

@@ -1,0 +1,224 @@
+"""One request and its response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+
+from .connection import Connection
+from .framing import Field
+from .request_head import Body
+from .response_reader import ResponseReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long, in seconds, each kind of standstill may last; None: for ever.
+
+    Attributes:
+        connect: Until a new connection stands, TLS included.
+        read: Silence while waiting for the next bytes of a response. Each piece starts it anew.
+        write: The server takes nothing of a request.
+        pool: Until a connection is free, where `max_connections` are open.
+    """
+
+    connect: float | None = 5.0
+    read: float | None = 300.0
+    write: float | None = 60.0
+    pool: float | None = 5.0
+
+
+class Exchange(httpx.AsyncByteStream):
+    """A response that is arriving. Read it to its end or close it, else its connection stays taken.
+
+    What goes wrong after the head is raised by `read`, once everything that came before it has been read:
+    httpx.ReadError, ReadTimeout, WriteError, WriteTimeout, RemoteProtocolError; LocalProtocolError if the streamed
+    request does not keep to its declared length; and whatever the request's own stream raises.
+    """
+
+    __slots__ = ("_connection", "_failure", "_upload", "closes", "reader", "timeouts", "uploading", "waiter")
+
+    def __init__(self, connection: Connection, reader: ResponseReader, timeouts: Timeouts, closes: bool) -> None:
+        self.reader = reader
+        self.timeouts = timeouts
+        self.uploading = False
+        self.closes = closes
+        self._connection = connection
+        self.waiter: asyncio.Future[None] | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+
+    # The response.
+
+    @property
+    def status(self) -> int:
+        """The final status code: interim responses are not shown."""
+        return self.reader.status
+
+    @property
+    def reason(self) -> bytes:
+        return self.reader.reason
+
+    @property
+    def http_version(self) -> bytes:
+        """b"HTTP/1.1" or b"HTTP/1.0"."""
+        return self.reader.version
+
+    @property
+    def headers(self) -> list[Field]:
+        """The fields of the head, names as the server wrote them."""
+        return self.reader.fields
+
+    @property
+    def trailers(self) -> list[Field]:
+        """The fields after the body: empty until the body has ended."""
+        return self.reader.trailers
+
+    @property
+    def complete(self) -> bool:
+        """All of the response has arrived: `read` gives the rest in one piece and never waits."""
+        return self.reader.complete
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, all that have arrived; b"" once it has ended."""
+        reader = self.reader
+        while not reader.pieces:
+            if reader.complete:
+                await self._end_upload()
+                return b""
+            await self._wait()
+        body = reader.take()
+        connection = self._connection
+        if connection.reading_paused and connection.exchange is self:
+            connection.resume_reading()
+        return body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while body := await self.read():
+            yield body
+
+    async def aclose(self) -> None:
+        """Give up what has not arrived, and the connection with it. Closing again does nothing."""
+        self.abort()
+        await self._end_upload()
+
+    def abort(self) -> None:
+        """Close the connection at once, unless the response is complete; `read` raises from then on."""
+        if not self.reader.complete:
+            self.fail(httpx.ReadError("The response was closed before it was complete"))
+        if self._connection.exchange is self:
+            self._connection.abort()
+
+    # The request.
+
+    async def start(self, head: bytes, body: Body, length: int | None) -> None:
+        """Send a request whose head announces `length` bytes of body (None: chunks), and wait for the response's head.
+
+        Bytes go out as they are; a stream is sent by a task of its own, so that an answer is heard while it runs. On a
+        refusal (3xx to 5xx) it stops at once, and with any other answer when that has ended; it no longer runs when
+        this raises.
+        """
+        connection = self._connection
+        connection.exchange = self
+        try:
+            if body is None or isinstance(body, bytes):
+                connection.write(head, body or b"" if length is not None else chunked(body or b""))
+            else:
+                connection.write(head, b"")
+                self._begin_upload(body, length)
+            while not self.reader.status:
+                await self._wait()
+            if self._upload is not None and (self.reader.status >= 300 or self.reader.complete):
+                await self._end_upload()
+        except BaseException:
+            self.abort()
+            await self._end_upload()
+            raise
+
+    def _begin_upload(self, body: AsyncIterable[bytes], length: int | None) -> None:
+        self.uploading = self._connection.sending = True
+        self._upload = self._connection.loop.create_task(self._send_body(body, length))
+        self._upload.add_done_callback(self._uploaded)
+
+    async def _send_body(self, body: AsyncIterable[bytes], length: int | None) -> None:
+        connection = self._connection
+        left = length
+        async for piece in body:
+            if not piece:
+                continue  # An empty chunk would end the body.
+            if left is None:
+                alive = await connection.write_pieces(b"%x\r\n" % len(piece), piece, b"\r\n")
+            elif len(piece) <= left:
+                left -= len(piece)
+                alive = await connection.write_pieces(piece)
+            else:
+                raise httpx.LocalProtocolError("The request's stream is longer than its Content-Length")
+            if not alive:
+                return
+        if left:
+            raise httpx.LocalProtocolError("The request's stream is shorter than its Content-Length")
+        if left is None:
+            await connection.write_pieces(b"0\r\n\r\n")
+        self.uploading = False
+        connection.check_sent()
+
+    def _uploaded(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Exception) and self._connection.exchange is self:
+            self._connection.fail(error)
+
+    async def _end_upload(self) -> None:
+        task, self._upload = self._upload, None
+        if task is None or task.done():
+            return
+        self.closes = True  # The server still waits for the rest: no request can follow.
+        self.uploading = False
+        if self._connection.exchange is self:
+            self._connection.check_sent()
+        task.cancel()
+        await asyncio.wait([task])
+
+    # Waiting.
+
+    @property
+    def unanswered(self) -> bool:
+        """Not a byte of a response has arrived."""
+        return not self.reader.started
+
+    def wake(self) -> None:
+        """Let whoever waits look again."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """The connection is closed; `read` raises `error` after what has arrived."""
+        if self._failure is None:
+            self._failure = error
+        if self._upload is not None:
+            self._upload.cancel()
+        self.wake()
+
+    async def _wait(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        connection = self._connection
+        self.waiter = waiter = connection.loop.create_future()
+        if not connection.sending:
+            connection.silence.set(self.timeouts.read)
+        try:
+            await waiter
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self.waiter = None
+
+
+def chunked(body: bytes) -> bytes:
+    """A whole body in chunks (RFC 9112 §7.1)."""
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
