@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -142,6 +143,18 @@ class Environment:
             self.fault(name, problem, f"give {schemes[0]}://host[:port][/path]")
             return self._table[name].default or None
         return text.rstrip("/") if urlsplit(text).path == "/" else text
+
+    def ca_file(self, name: str) -> Path | None:
+        """A file of CA certificates in PEM, or None when unset."""
+        text = self.optional(name)
+        if text is None:
+            return None
+        try:
+            ssl.create_default_context(cafile=text)
+        except OSError as exc:
+            self.fault(name, f"is {text!r}, which holds no CA certificates ({exc.strerror})", "name a PEM file")
+            return None
+        return Path(text)
 
     def origins(self, name: str) -> tuple[str, ...]:
         """Web origins as browsers write them (RFC 6454 §6.2): scheme, host and port in lower case; or `*` alone."""

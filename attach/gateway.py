@@ -130,7 +130,8 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
 
 def build_transport(settings: Settings) -> EngineTransport:
     """The connections to the engine; never through a proxy of the environment."""
-    return EngineTransport()
+    ca_file = settings.engine.ca_file
+    return EngineTransport(verify=str(ca_file) if ca_file else True)
 
 
 def build_issuer_client() -> httpx.AsyncClient:

@@ -134,6 +134,7 @@ def _engine(environment: Environment) -> EngineSettings:
     return EngineSettings(
         url=url,
         api_key=environment.credential("ENGINE_API_KEY"),
+        ca_file=environment.ca_file("ENGINE_CA_FILE"),
         connect_timeout=environment.seconds("ENGINE_CONNECT_TIMEOUT"),
         read_timeout=environment.seconds("ENGINE_READ_TIMEOUT"),
     )

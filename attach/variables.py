@@ -40,6 +40,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("ENGINE_URL", "http://localhost:11434", "The model server behind the gateway, without /v1.", "URL"),
     Variable("ENGINE_API_KEY", "", "Sent to the engine as its Bearer token.", secret=True),
     Variable("ENGINE_CONNECT_TIMEOUT", "5", "How long connecting to the engine may take.", "seconds"),
+    Variable("ENGINE_CA_FILE", "", "PEM file of the CA behind an https engine's certificate; else the public ones."),
     Variable("ENGINE_READ_TIMEOUT", "600", "How long the engine may be silent; not a total.", "seconds"),
     Variable("HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one of IPv4, :: of IPv6."),
     Variable("PORT", "8080", "Port to listen on; 0 is one that is free."),

@@ -23,7 +23,7 @@ from auth import Identity
 from middleware import AuthMiddleware, ErrorMiddleware
 from proxy import EngineProxy
 
-IDS = {"request_id": "bench", "public_request_id": b"bench"}
+IDS = {"request_id": "bench", "public_request_id": b"bench", "answer_started": False}
 ANYBODY = Identity(user="bench", subject="bench", issuer="bench", claims={}, scheme="oidc")
 
 

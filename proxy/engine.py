@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 from starlette.types import Receive, Scope, Send
@@ -26,12 +27,14 @@ class EngineSettings:
     Attributes:
         url: Scheme, host, port and an optional path prefix, no final slash.
         api_key: Sent as the engine's Bearer token; None sends none.
+        ca_file: PEM file with the CA certificates to trust for https; None: the public ones.
         connect_timeout: Seconds to make a connection.
         read_timeout: Seconds of silence, not in total.
     """
 
     url: str = "http://localhost:11434"
     api_key: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
     connect_timeout: float = 5.0
     read_timeout: float = 600.0
 

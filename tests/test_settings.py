@@ -457,3 +457,10 @@ def test_lines_that_set_nothing_are_told_by_number_and_not_by_what_they_hold(tmp
 def test_a_mistyped_name_is_known_by_its_likeness(tmp_path: Path, name: str, meant: str | None) -> None:
     file = EnvFile.read(env_file(tmp_path, f"PORT=1\n{name}=x\n"))
     assert file.near_misses() == ({name: meant} if meant else {})
+
+
+def test_an_engines_own_ca_file_is_read_at_the_start(tmp_path: Path) -> None:
+    nothing_in_it = tmp_path / "ca.pem"
+    nothing_in_it.write_text("no certificate")
+    for path in (nothing_in_it, tmp_path / "missing.pem"):
+        assert "holds no CA certificates" in fault(ENGINE_CA_FILE=str(path))
