@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import fcntl
 import importlib.util
+import os
 import secrets
 import sys
 import threading
@@ -292,6 +293,7 @@ def _serve(model: Path, *, port: int, key: str, verbose: bool) -> Any:
     params.offline = True
     params.ui = False
     params.endpoint_slots = False
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
     params.n_parallel = 2
     params.n_ctx = 2 * 4096
     params.n_predict = 512  # a base model may not find an end
@@ -303,6 +305,12 @@ def _serve(model: Path, *, port: int, key: str, verbose: bool) -> Any:
     params.antiprompt = ["\nUser:", "\n\nUser"]
     params.sampling.temp = 0
     return xllamacpp.Server(params)
+
+
+def _threads() -> int:
+    """How many cores to compute on: one is left for the gateway, since a step is as slow as its slowest thread."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores - 1, 4))
 
 
 def _say(line: str) -> None:
