@@ -139,6 +139,13 @@ class Connection(asyncio.Protocol):
         if exchange is not None and exchange.waiter is not None and not self.sending:
             self.silence.set(exchange.timeouts.read)
 
+    def stop_sending(self) -> None:
+        """The rest of the request is not wanted: nothing waits for it to leave, and no other request can follow."""
+        self._stalled.set(None)
+        self.sending = False
+        if self.exchange is not None:
+            self.exchange.closes = True
+
     def _wake_writer(self) -> None:
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
@@ -252,6 +259,7 @@ class Connection(asyncio.Protocol):
             and not self.transport.is_closing()
         )
         self.exchange = None
+        exchange.cut_upload()
         if reader.excess:
             logger.warning("transport.excess_bytes", extra={"host": self.origin.host, "port": self.origin.port})
         if reusable and owner is not None:

@@ -56,21 +56,21 @@ class Exchange(httpx.AsyncByteStream):
     @property
     def status(self) -> int:
         """The final status code: interim responses are not shown."""
-        return self.reader.status
+        return self.reader.head.status
 
     @property
     def reason(self) -> bytes:
-        return self.reader.reason
+        return self.reader.head.reason
 
     @property
     def http_version(self) -> bytes:
         """b"HTTP/1.1" or b"HTTP/1.0"."""
-        return self.reader.version
+        return self.reader.head.version
 
     @property
-    def headers(self) -> list[Field]:
+    def headers(self) -> tuple[Field, ...]:
         """The fields of the head, names as the server wrote them."""
-        return self.reader.fields
+        return self.reader.head.fields
 
     @property
     def trailers(self) -> list[Field]:
@@ -87,7 +87,8 @@ class Exchange(httpx.AsyncByteStream):
         reader = self.reader
         while not reader.pieces:
             if reader.complete:
-                await self._end_upload()
+                if self._upload is not None:
+                    await self._end_upload()
                 return b""
             await self._wait()
         body = reader.take()
@@ -129,9 +130,12 @@ class Exchange(httpx.AsyncByteStream):
             else:
                 connection.write(head, b"")
                 self._begin_upload(body, length)
-            while not self.reader.status:
+            while not self.reader.head.status:
                 await self._wait()
-            if self._upload is not None and (self.reader.status >= 300 or self.reader.complete):
+            if connection.sending and self.reader.head.status >= 300:
+                self.cut_upload()
+                connection.stop_sending()
+            if self._upload is not None and not self.uploading:
                 await self._end_upload()
         except BaseException:
             self.abort()
@@ -169,19 +173,20 @@ class Exchange(httpx.AsyncByteStream):
         if task.cancelled():
             return
         error = task.exception()
-        if isinstance(error, Exception) and self._connection.exchange is self:
+        if self.uploading and isinstance(error, Exception):
             self._connection.fail(error)
 
+    def cut_upload(self) -> None:
+        """Read no more of the request's stream, if it has not ended."""
+        if self._upload is not None and self.uploading:
+            self.uploading = False
+            self._upload.cancel()
+
     async def _end_upload(self) -> None:
-        task, self._upload = self._upload, None
-        if task is None or task.done():
-            return
-        self.closes = True  # The server still waits for the rest: no request can follow.
-        self.uploading = False
-        if self._connection.exchange is self:
-            self._connection.check_sent()
-        task.cancel()
-        await asyncio.wait([task])
+        """Return once the request's stream is no longer iterated."""
+        self.cut_upload()
+        if self._upload is not None and not self._upload.done():
+            await asyncio.wait([self._upload])
 
     # Waiting.
 
@@ -199,8 +204,7 @@ class Exchange(httpx.AsyncByteStream):
         """The connection is closed; `read` raises `error` after what has arrived."""
         if self._failure is None:
             self._failure = error
-        if self._upload is not None:
-            self._upload.cancel()
+        self.cut_upload()
         self.wake()
 
     async def _wait(self) -> None:

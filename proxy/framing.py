@@ -1,6 +1,6 @@
 """Where a message ends and whether another may follow, as its fields say it (RFC 9112 §6, §9.3).
 
-The same reading serves requests that leave and responses that arrive: what two readers could read differently is refused.
+One reading serves requests that leave and responses that arrive: what two readers could read differently is refused.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class FramingError(ValueError):
 class FieldNames:
     """Field names that were seen before, so that each is looked into once.
 
-    `known` maps a name, as spelled, to its lower case if it concerns framing, else to b"". It is bounded: clients choose
-    names too.
+    `known` maps a name, as spelled, to its lower case if it concerns framing, else to b"". It is bounded: clients
+    choose names too.
     """
 
     __slots__ = ("known",)

@@ -138,7 +138,7 @@ class Pool:
         if self._drained is not None or connection.closed:
             connection.abort()
             self._give_place()
-            raise httpx.ConnectError("The server closed the connection at once, or the transport was closed")
+            raise httpx.ConnectError("The connection was closed as soon as it stood")
         connection.owner = self
         self._sockets.add(connection)
         return connection
@@ -152,6 +152,8 @@ class Pool:
                 finally:
                     self._opening.discard(limit)
         except TimeoutError as error:
+            if self._drained is not None:
+                raise httpx.ConnectError("The transport was closed") from error
             raise httpx.ConnectTimeout("The server did not accept a connection in time") from error
 
     # Taking it back: what an Owner of connections does.
@@ -222,7 +224,8 @@ class Pool:
             self._sweep.cancel()
             self._sweep = None
         for limit in self._opening:
-            limit.reschedule(0)
+            if not limit.expired():
+                limit.reschedule(0)
         while self._waiters:
             _, waiter = self._waiters.popleft()
             if not waiter.done():

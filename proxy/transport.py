@@ -13,6 +13,7 @@ short by an early answer, bytes behind the end of a response.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
 from collections.abc import Sequence
 
@@ -24,7 +25,8 @@ from .exchange import Exchange, Timeouts
 from .framing import Field, FieldNames
 from .pool import Pool, PoolCounts, PoolLimits
 from .request_head import Body, write_head
-from .response_reader import HeadLimits, ResponseReader
+from .response_head import HeadLimits, HeadParser
+from .response_reader import ResponseReader
 
 IDEMPOTENT = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PUT", b"TRACE"})  # RFC 9110 §9.2.2
 
@@ -59,7 +61,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         """
         self.timeouts = timeouts or Timeouts()
         self._names = FieldNames()
-        self._head_limits = HeadLimits(max_head_bytes, max_fields)
+        self._head_parser = HeadParser(HeadLimits(max_head_bytes, max_fields), self._names)
         self._verify: ssl.SSLContext | bool = client_context(verify) if isinstance(verify, str) else verify
         self._pool = Pool(limits or PoolLimits(), self._open)
 
@@ -96,7 +98,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         while True:
             if connection is None:
                 connection = await self._pool.take(origin, wait=limits.pool, connect=limits.connect)
-            reader = ResponseReader(method == b"HEAD", self._head_limits, self._names)
+            reader = ResponseReader(method == b"HEAD", self._head_parser)
             exchange = Exchange(connection, reader, limits, closes)
             repeatable = connection.reused and method in IDEMPOTENT and (body is None or isinstance(body, bytes))
             try:
@@ -123,7 +125,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
             extensions.get("target") or url.raw_path,
             request.headers.raw,
             body_of(request),
-            timeouts=Timeouts(**extensions["timeout"]) if "timeout" in extensions else None,
+            timeouts=self._timeouts_of(extensions.get("timeout")),
         )
         return httpx.Response(
             exchange.status,
@@ -135,6 +137,10 @@ class EngineTransport(httpx.AsyncBaseTransport):
                 "trailers": exchange.trailers,
             },
         )
+
+    def _timeouts_of(self, given: dict[str, float | None] | None) -> Timeouts:
+        """What a request's extension asks for; its own for what that leaves out."""
+        return dataclasses.replace(self.timeouts, **given) if given else self.timeouts
 
     async def aclose(self) -> None:
         """Close every connection at once; exchanges that are running fail."""
