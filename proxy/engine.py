@@ -161,7 +161,8 @@ class _Answer:
     async def end_with(self, refusal: Refusal) -> bool:
         """Close a running stream with an event that says why. False where nothing was sent, so that a status still can.
 
-        Where that event would land inside another, or the length is already told, the stream stays broken.
+        Where that event would land inside another, or in compressed bytes, or the length is already told, the stream
+        stays broken.
         """
         frame = refusal.frame(self._scope["path"], self._media_type)
         if not self._started:
@@ -171,13 +172,15 @@ class _Answer:
         return True
 
     def _read_head(self, headers: Fields) -> int | None:
-        remaining = None
+        remaining, media_type, encoded = None, "", False
         for name, value in headers:
             if name == b"content-type":
-                self._media_type = value.decode("latin-1")
+                media_type = value.decode("latin-1")
+            elif name == b"content-encoding":
+                encoded = True
             elif name == b"content-length" and self._scope["method"] != "HEAD":
                 remaining = int(value)
-                self._media_type = ""
+        self._media_type = media_type if remaining is None and not encoded else ""
         return remaining
 
     def _between_events(self) -> bool:
