@@ -1,0 +1,193 @@
+"""Who may import whom, who reads the environment, what a package offers, and what a wheel holds."""
+
+import ast
+import importlib
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from attach import __version__
+from attach.log_format import PACKAGES as LOGGED
+from tests.requirements import require
+from tests.servers import ROOT
+
+# Imports point down this list, never up and never sideways.
+LAYERS = (
+    {"attach"},
+    {"a2a", "middleware", "proxy"},
+    {"auth", "mem", "usage", "wire"},
+    {"store"},
+)
+HEIGHT = {package: -depth for depth, layer in enumerate(LAYERS) for package in layer}
+NOT_INSTALLED = {"bench", "examples", "tests"}
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in NOT_INSTALLED)
+READ_THE_ENVIRONMENT = {Path("main.py"), Path("attach/__main__.py")}
+# They cost more than the start of a gateway may take, and most gateways never need them.
+WHEN_NEEDED = {"prometheus_client", "redis", "temporalio", "tiktoken", "weaviate", "xllamacpp", "coincurve", "asyncpg"}
+
+each_package = pytest.mark.parametrize("package", PACKAGES)
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Each import in a module: how many dots it begins with, and what is named behind them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or ""
+
+
+def test_every_package_has_its_place() -> None:
+    assert set(PACKAGES) <= set(HEIGHT)
+    assert {"attach", "auth", "middleware", "proxy", "wire"} <= set(PACKAGES)
+
+
+@each_package
+def test_imports_point_down(package: str) -> None:
+    upward = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(package)
+        for dots, name in imports(path)
+        if not dots and (root := name.partition(".")[0]) in HEIGHT and HEIGHT[root] >= HEIGHT[package]
+    ]
+    assert upward == []
+
+
+@each_package
+def test_one_package_sees_of_another_what_that_one_offers(package: str) -> None:
+    inward = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(package)
+        for dots, name in imports(path)
+        if not dots and name.partition(".")[0] in HEIGHT and "." in name
+    ]
+    assert inward == []
+
+
+@each_package
+def test_relative_imports_stay_within_their_package(package: str) -> None:
+    outward = [
+        f"{path.relative_to(ROOT)}: {'.' * dots}{name}"
+        for path in modules(package)
+        for dots, name in imports(path)
+        if dots >= len(path.relative_to(ROOT).parts)
+    ]
+    assert outward == []
+
+
+def test_nothing_that_is_installed_imports_what_is_not() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for package in PACKAGES
+        for path in modules(package)
+        for dots, name in imports(path)
+        if not dots and name.partition(".")[0] in NOT_INSTALLED | {"main"}
+    ]
+    assert wrong == []
+
+
+def public(module: ModuleType) -> set[str]:
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
+    }
+
+
+@each_package
+def test_a_package_offers_exactly_what_it_says(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__doc__
+    assert list(module.__all__) == sorted(set(module.__all__))
+    assert public(module) == {name for name in module.__all__ if not name.startswith("_")}
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_only_the_two_programs_read_the_environment() -> None:
+    readers = {
+        path.relative_to(ROOT)
+        for path in [ROOT / "main.py", *(path for package in PACKAGES for path in modules(package))]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"})
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "os"
+            and {a.name for a in node.names} & {"environ", "getenv"}
+        )
+    }
+    assert readers == READ_THE_ENVIRONMENT
+
+
+def test_log_level_rules_every_package() -> None:
+    assert set(LOGGED) == set(HEIGHT)
+
+
+def test_importing_everything_starts_nothing_and_loads_nothing_heavy() -> None:
+    names = [module_name(path) for package in PACKAGES for path in modules(package) if path.stem != "__main__"]
+    code = f"""
+import importlib, logging, signal, sys, threading
+handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+for name in {names!r}:
+    importlib.import_module(name)
+assert threading.active_count() == 1, threading.enumerate()
+assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+assert logging.getLogger().handlers == []
+print(*sorted({WHEN_NEEDED!r} & set(sys.modules)))
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, cwd=ROOT)
+    assert (run.stdout.strip(), run.stderr, run.returncode) == ("", "", 0)
+
+
+# What is installed
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    require("hatchling", importlib.util.find_spec("hatchling") is not None, "hatchling is missing: script/setup dev")
+    directory = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=50)
+    (path,) = directory.glob("*.whl")
+    assert path.name == f"attach_dev-{__version__}-py3-none-any.whl"
+    return zipfile.ZipFile(path)
+
+
+def test_a_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    dist_info = f"attach_dev-{__version__}.dist-info"
+    sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in modules(package)}
+    rest = {name for name in wheel.namelist() if not name.startswith(dist_info)}
+    assert rest == sources | {"attach/py.typed"}
+    assert f"{dist_info}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_a_wheel_brings_the_command(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    entry_points = ConfigParser()
+    entry_points.read_string(wheel.read(f"attach_dev-{__version__}.dist-info/entry_points.txt").decode())
+    module, _, function = entry_points["console_scripts"]["attach-gateway"].partition(":")
+    wheel.extractall(tmp_path)
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import attach
+assert attach.__file__.startswith({str(tmp_path)!r})
+from {module} import {function} as command
+command(["--version"])
+"""
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, timeout=50)
+    assert (run.stdout, run.stderr, run.returncode) == (f"attach-gateway {__version__}\n", "", 0)
