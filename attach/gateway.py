@@ -28,9 +28,9 @@ from middleware import (
 )
 from proxy import EngineProxy, EngineTransport
 
-from .errors import answer
 from .readiness import Readiness
-from .routes import EngineMiddleware, http_error, own_routes, public_endpoints, validation_error
+from .resource import ProtectedResource, is_open_to_all_origins
+from .routes import PUBLIC_BELOW, EngineMiddleware, http_error, own_routes, public_endpoints, validation_error
 from .settings import Settings
 from .version import __version__
 
@@ -79,6 +79,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     engine = EngineProxy(transport, settings.engine, trusted_proxies=settings.trusted_proxies)
     issuer_client = build_issuer_client()
     verifier = build_verifier(settings, issuer_client)
+    resource = ProtectedResource(public_url=settings.public_url, issuers=verifier.authorization_servers)
     readiness = Readiness({"issuer_keys": partial(_has_keys, verifier), "engine": engine.probe})
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 
@@ -98,15 +99,19 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
             expose_headers=EXPOSED,
+            open_to_all=is_open_to_all_origins,
         ),
-        Middleware(ErrorMiddleware, answer=answer),
+        Middleware(ErrorMiddleware, answer=resource.answer),
         *([Middleware(LoopbackHostMiddleware)] if settings.dev else []),
         Middleware(PathMiddleware),
         Middleware(WebSocketMiddleware),
-        Middleware(AuthMiddleware, verifier=verifier, public=public_endpoints(api_docs=settings.api_docs)),
+        Middleware(
+            AuthMiddleware,
+            verifier=verifier,
+            public=public_endpoints(api_docs=settings.api_docs),
+            public_below=PUBLIC_BELOW,
+        ),
         Middleware(SessionMiddleware),
         Middleware(EngineMiddleware, engine=engine),
     ]
@@ -121,7 +126,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         redoc_url="/redoc" if settings.api_docs else None,
         openapi_url="/openapi.json" if settings.api_docs else None,
     )
-    app.include_router(own_routes(settings, readiness))
+    app.include_router(own_routes(settings, readiness, resource))
     app.state.verifier = verifier
     app.state.readiness = readiness
     app.state.stop = engine.stop

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from wire import Refusal
 
 from .readiness import Readiness
+from .resource import WELL_KNOWN, WELL_KNOWN_BELOW, ProtectedResource
 from .settings import Settings
 
 _RESERVED = (
@@ -32,7 +33,7 @@ _RESERVED = (
     "/v1/logs",
 )
 _RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
-_OPEN = ("/healthz", "/readyz", "/auth/config")
+_OPEN = ("/healthz", "/readyz", "/auth/config", WELL_KNOWN)
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 _PARAMETERS = re.compile(r";[^/\\]*")
 _SEPARATORS = re.compile(r"[/\\]+")
@@ -57,6 +58,9 @@ def public_endpoints(*, api_docs: bool) -> frozenset[tuple[str, str]]:
     return frozenset((method, path) for path in paths for method in ("GET", "HEAD"))
 
 
+PUBLIC_BELOW = (("GET", WELL_KNOWN_BELOW), ("HEAD", WELL_KNOWN_BELOW))
+
+
 class EngineMiddleware:
     """The last fork: reserved paths go on to the gateway's routes, every other one to the engine."""
 
@@ -69,7 +73,7 @@ class EngineMiddleware:
         await (self.app if ours else self.engine)(scope, receive, send)
 
 
-def own_routes(settings: Settings, readiness: Readiness) -> APIRouter:
+def own_routes(settings: Settings, readiness: Readiness, resource: ProtectedResource) -> APIRouter:
     """Health, readiness, and what a browser client needs to sign in."""
     router = APIRouter(redirect_slashes=False)
 
@@ -93,7 +97,20 @@ def own_routes(settings: Settings, readiness: Readiness) -> APIRouter:
             "issuer": settings.oidc.issuer if settings.oidc else None,
         }
 
-    endpoints: dict[str, Callable[..., Any]] = {"/healthz": healthz, "/readyz": readyz, "/auth/config": auth_config}
+    async def metadata(request: Request) -> JSONResponse:
+        """How to get a token for the gateway, or for one of its paths (RFC 9728)."""
+        document = resource.document(request.scope)
+        if document is None:
+            raise HTTPException(404)
+        return JSONResponse(document)
+
+    endpoints: dict[str, Callable[..., Any]] = {
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/auth/config": auth_config,
+        WELL_KNOWN: metadata,
+        WELL_KNOWN_BELOW + "{path:path}": metadata,
+    }
     for path, endpoint in endpoints.items():
         router.add_api_route(path, endpoint, methods=["GET"], tags=["gateway"])
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)

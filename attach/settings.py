@@ -112,6 +112,7 @@ def _oidc(environment: Environment) -> OIDCSettings:
     settings = OIDCSettings(
         issuer=issuer or "https://unset.invalid",
         audiences=audiences or ("unset",),
+        resource=environment.url("PUBLIC_URL"),
         jwks_url=environment.optional("OIDC_JWKS_URL"),
         algorithms=environment.words("OIDC_ALGORITHMS"),
         allow_http=environment.flag("OIDC_ALLOW_HTTP"),

@@ -23,14 +23,15 @@ def check_times(claims: Mapping[str, Any], *, now: float, leeway: float) -> floa
     return expires_at
 
 
-def check_audience(claims: Mapping[str, Any], audiences: Collection[str]) -> None:
-    """Check that the token is meant for one of `audiences` (RFC 7519 §4.1.3)."""
+def check_audience(claims: Mapping[str, Any], audiences: Collection[str], *, resource: str | None = None) -> None:
+    """Check that the token is meant for one of `audiences` (RFC 7519 §4.1.3), or for a URL below `resource`."""
     named = claims.get("aud")
     if isinstance(named, str):
         named = [named]
     if not isinstance(named, list) or not all(isinstance(audience, str) for audience in named):
         raise InvalidToken("audience")
-    if not any(audience in audiences for audience in named):
+    below = None if resource is None else f"{resource.rstrip('/')}/"
+    if not any(audience in audiences or (below and audience.startswith(below)) for audience in named):
         raise InvalidToken("audience")
 
 

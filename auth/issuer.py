@@ -77,6 +77,10 @@ class LocalVerifier:
         return frozenset({DEV_ISSUER})
 
     @property
+    def authorization_server(self) -> None:
+        return None
+
+    @property
     def ready(self) -> bool:
         return True
 

@@ -52,6 +52,11 @@ class JWKSCache:
         self._closed = False
 
     @property
+    def at_hand(self) -> KeySet | None:
+        """The keys that are there now, without asking for any."""
+        return self._keys
+
+    @property
     def ready(self) -> bool:
         """Whether there are keys to verify with. Asking starts a load where there are none, or old ones."""
         return self._current() is not None

@@ -29,6 +29,7 @@ class OIDCSettings:
     Attributes:
         issuer: Its name, as in its tokens' `iss`; discovery decides whether a final slash belongs to it.
         audiences: Names of this gateway: a token must be meant for one of them.
+        resource: The gateway's own URL: what is meant for it, or for anything below it, is meant for us (RFC 8707 §2).
         jwks_url: Where its keys are. None: discovery says.
         algorithms: What it may sign with. No other algorithm is tried, whatever a token or a key says.
         leeway: How many seconds its clock and ours may differ.
@@ -39,6 +40,7 @@ class OIDCSettings:
 
     issuer: str
     audiences: tuple[str, ...]
+    resource: str | None = None
     jwks_url: str | None = None
     algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
     leeway: float = 60.0
@@ -91,6 +93,12 @@ class OIDCVerifier:
         return self._names
 
     @property
+    def authorization_server(self) -> str:
+        """As the provider itself writes it, once that is known: clients compare it to the letter."""
+        keys = self._jwks.at_hand
+        return self._settings.issuer if keys is None else keys.issuer
+
+    @property
     def ready(self) -> bool:
         return self._jwks.ready
 
@@ -136,7 +144,7 @@ class OIDCVerifier:
     def _check_claims(self, token: SignedToken) -> float:
         """Check what the issuer signed, and return when it ends."""
         expires_at = check_times(token.claims, now=self._clock(), leeway=self._settings.leeway)
-        check_audience(token.claims, self._audiences)
+        check_audience(token.claims, self._audiences, resource=self._settings.resource)
         check_bearer(token.claims)
         if token.typ is not None and token.typ.lower() not in ACCEPTED_TYPES:
             raise InvalidToken("type")

@@ -35,6 +35,11 @@ class TrustedIssuer(Protocol):
         ...
 
     @property
+    def authorization_server(self) -> str | None:
+        """Its name as clients look it up to get a token there (RFC 8414 §3); None where nobody can."""
+        ...
+
+    @property
     def ready(self) -> bool:
         """Whether a token could be verified now. Asking starts what is missing, without waiting for it."""
         ...

@@ -38,6 +38,10 @@ class TokenPicker:
         each = [issuer.ready for issuer in self._issuers]  # Every one is asked, and so kept warm.
         return any(each)
 
+    def authorization_servers(self) -> list[str]:
+        """Where clients can get tokens that are accepted here."""
+        return [name for issuer in self._issuers if (name := issuer.authorization_server) is not None]
+
     async def prove(self, token: str) -> Proof:
         """Verify `token` in full. Raises only `AuthError`."""
         signed = parse(token)
@@ -81,6 +85,10 @@ class RememberingVerifier(TokenVerifier):
     def ready(self) -> bool:
         """Whether tokens could be verified now. Asking starts what is missing, without waiting for it."""
         return self._picker.ready
+
+    def authorization_servers(self) -> list[str]:
+        """Where clients can get tokens that are accepted here."""
+        return self._picker.authorization_servers()
 
     async def verify(self, token: str) -> Identity:
         digest = _digest(token)

@@ -67,7 +67,8 @@ def compose(settings: Settings, *, auth: bool) -> FastAPI:
             yield
 
     app = FastAPI(lifespan=lifespan)
-    checked = ErrorMiddleware(AuthMiddleware(engine, verifier=verifier, public=()), answer=answer)
+    known = AuthMiddleware(engine, verifier=verifier, public=())
+    checked = ErrorMiddleware(known, answer=lambda exc, scope: answer(exc))
     layers = Given(checked, **IDS) if auth else Given(engine, **IDS, identity=ANYBODY)
     app.middleware_stack = Fork(layers, app.router)
     app.state.readiness = SimpleNamespace(draining=False)

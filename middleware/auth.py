@@ -11,16 +11,30 @@ class AuthMiddleware:
     """Prove who is calling before anything behind this runs.
 
     Leaves the proven `Identity` on `scope["state"]`. Raises the `AuthError` family, which `ErrorMiddleware` answers
-    with a challenge (RFC 6750 §3). Fails closed: only the exact (method, path) pairs in `public` pass without a token.
+    with a challenge (RFC 6750 §3). Fails closed: only the exact (method, path) pairs in `public` pass without a token,
+    and what is below a pair in `public_below`, whose path ends in a slash.
     """
 
-    def __init__(self, app: ASGIApp, *, verifier: TokenVerifier, public: Collection[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        verifier: TokenVerifier,
+        public: Collection[tuple[str, str]],
+        public_below: Collection[tuple[str, str]] = (),
+    ) -> None:
         self.app = app
         self.verifier = verifier
         self.public = frozenset(public)
+        self.public_below = tuple(public_below)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["method"], scope["path"]) not in self.public:
+        if scope["type"] == "http" and not self._is_public(scope["method"], scope["path"]):
             token = credential(scope["headers"])
             scope["state"]["identity"] = await self.verifier.verify(token)
         await self.app(scope, receive, send)
+
+    def _is_public(self, method: str, path: str) -> bool:
+        if (method, path) in self.public:
+            return True
+        return any(method == allowed and path.startswith(below) for allowed, below in self.public_below)

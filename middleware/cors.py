@@ -1,5 +1,7 @@
 """Which web pages may call from a browser (Fetch standard, CORS protocol)."""
 
+from collections.abc import Callable, Sequence
+
 from starlette.middleware.cors import CORSMiddleware as StarletteCORS
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -7,13 +9,37 @@ _VARY = (b"vary", b"Origin")
 
 
 class CORSMiddleware(StarletteCORS):
-    """Starlette's, out of the way of requests that come from no page."""
+    """Starlette's, out of the way of requests that come from no page.
+
+    Args:
+        allow_origins: Whose pages may call.
+        expose_headers: What of an answer those pages may read.
+        open_to_all: Which paths pages of every origin may read: public documents.
+    """
 
     app: ASGIApp
 
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allow_origins: Sequence[str],
+        expose_headers: Sequence[str],
+        open_to_all: Callable[[str], bool] = lambda path: False,
+    ) -> None:
+        super().__init__(
+            app, allow_origins=allow_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=expose_headers
+        )
+        self._is_open = open_to_all
+        self._open = StarletteCORS(app, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not any(name == b"origin" for name, _ in scope["headers"]):
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        elif not any(name == b"origin" for name, _ in scope["headers"]):
             scope["state"]["answer_fields"].append(_VARY)
             await self.app(scope, receive, send)
+        elif self._is_open(scope["path"]):
+            await self._open(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)

@@ -25,7 +25,7 @@ class ErrorMiddleware:
     connection, so that no client takes the part for the whole.
     """
 
-    def __init__(self, app: ASGIApp, *, answer: Callable[[Exception], Refusal | None]) -> None:
+    def __init__(self, app: ASGIApp, *, answer: Callable[[Exception, Scope], Refusal | None]) -> None:
         self.app = app
         self.answer = answer
 
@@ -36,7 +36,7 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, send)
         except Exception as exc:
-            refusal = self.answer(exc)
+            refusal = self.answer(exc, scope)
             state = scope["state"]
             if refusal is None:
                 refusal = Refusal(

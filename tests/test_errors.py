@@ -48,8 +48,13 @@ DIALECTS: Mapping[str, dict[str, Any]] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stand() -> AsyncIterator[Stand]:
-    async with standing() as stand:
+    async with standing(PUBLIC_URL="https://gateway.test") as stand:
         yield stand
+
+
+def challenge(path: str, *more: str) -> bytes:
+    metadata = f'resource_metadata="https://gateway.test/.well-known/oauth-protected-resource{path}"'
+    return ", ".join(('Bearer realm="attach"', *more, metadata)).encode()
 
 
 def check_form(answer: Answer, *, secrets: tuple[str, ...] = ()) -> None:
@@ -75,7 +80,7 @@ async def test_an_error_speaks_the_dialect_of_its_path(stand: Stand, path: str) 
 async def test_without_credentials_the_challenge_names_no_error(stand: Stand) -> None:
     refused = await stand.ask("GET", "/api/tags", token=None)
     assert refused.status == 401
-    assert refused.all("www-authenticate") == [b'Bearer realm="attach"']
+    assert refused.all("www-authenticate") == [challenge("/api/tags")]
     check_form(refused)
 
 
@@ -83,7 +88,7 @@ async def test_without_credentials_the_challenge_names_no_error(stand: Stand) ->
 async def test_another_scheme_is_told_what_is_taken(stand: Stand) -> None:
     refused = await stand.ask("GET", "/api/tags", "Authorization: Digest username=x", token=None)
     assert refused.status == 401
-    assert refused.one("www-authenticate") == b'Bearer realm="attach"'
+    assert refused.one("www-authenticate") == challenge("/api/tags")
 
 
 @in_one_loop
@@ -91,8 +96,8 @@ async def test_a_bad_token_is_told_why_in_the_challenge_too(stand: Stand) -> Non
     token = stand.issuer.token(aud="https://elsewhere.test")
     refused = await stand.ask("GET", "/api/tags", token=token)
     assert (refused.status, refused.code) == (401, "invalid_token")
-    description = b'error="invalid_token", error_description="The token is meant for another audience."'
-    assert refused.one("www-authenticate") == b'Bearer realm="attach", ' + description
+    description = 'error_description="The token is meant for another audience."'
+    assert refused.one("www-authenticate") == challenge("/api/tags", 'error="invalid_token"', description)
     check_form(refused, secrets=(token, "elsewhere"))
 
 
@@ -255,7 +260,9 @@ async def test_a_bug_after_the_status_line_adds_nothing_to_the_stream(caplog: py
         raise AssertionError
 
     scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    await AccessLogMiddleware(ErrorMiddleware(app, answer=answer), log=None)(scope, receive, send)
+    await AccessLogMiddleware(ErrorMiddleware(app, answer=lambda exc, scope: answer(exc)), log=None)(
+        scope, receive, send
+    )
     assert [message["type"] for message in sent] == ["http.response.start"]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert scope["state"]["code"] == "internal_error"

@@ -31,6 +31,10 @@ class Counting:
         self.proved = 0
 
     @property
+    def authorization_server(self) -> None:
+        return None
+
+    @property
     def names(self) -> frozenset[str]:
         return self._issuer.names
 
