@@ -335,12 +335,13 @@ def test_progress_is_a_line_a_phase_in_a_file() -> None:
 
 def test_progress_is_one_line_that_changes_on_a_terminal() -> None:
     reading, terminal = os.openpty()
-    with os.fdopen(terminal, "w") as out:
+    with os.fdopen(terminal, "w") as out, os.fdopen(reading, newline="") as screen:
         show = progress_line(out)
         for phase, elapsed in (("loading", 0.0), ("loading", 1.0), ("ready", 2.0)):
             show(phase, elapsed)
-        shown = os.read(reading, 4096).decode()
-    os.close(reading)
+        shown = ""
+        while not shown.endswith("\n"):
+            shown += screen.read(1)
     assert shown.splitlines()[-1].endswith("ready after 2.0 s.")
     assert shown.count("\n") == 1
     assert "Loading the model ... 1 s\r" in shown
