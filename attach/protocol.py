@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NoReturn
 from urllib.parse import unquote
 
@@ -60,7 +61,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._fields = self._hosts = 0
         self._declined = False
         self._deaf = False
-        self._at_disconnect: Callable[[], None] | None = None
+        self._at_disconnect: tuple[GatewayCycle, Callable[[], None]] | None = None
         self._owing_since: float | None = None  # since when the client has been expected to finish something
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -114,7 +115,6 @@ class GatewayProtocol(HttpToolsProtocol):
         scope["raw_path"], scope["query_string"] = _split_target(self.url)
         path = scope["raw_path"].decode("ascii")
         scope["path"] = unquote(path) if "%" in path else path
-        scope["extensions"] = {DISCONNECT: self._call_at_disconnect}  # type: ignore[dict-item]
         before = self.cycle
         self.cycle = GatewayCycle(
             scope=scope,
@@ -129,25 +129,31 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        scope["extensions"] = {DISCONNECT: partial(self._call_at_disconnect, self.cycle)}  # type: ignore[dict-item]
         if getattr(before, "response_complete", True):  # there is none before the first request
             self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
-    def _call_at_disconnect(self, callback: Callable[[], None] | None) -> None:
+    def _call_at_disconnect(self, cycle: GatewayCycle, callback: Callable[[], None] | None) -> None:
         """The ASGI extension `attach.disconnect`: what to call, once, when the client of the running request leaves.
 
-        Who uses it need not keep a task waiting on `receive`. None: nothing any more.
+        Who uses it need not keep a task waiting on `receive`. None: nothing any more; from a request that ends after
+        the next one began, that is no word on the next one.
         """
-        self._at_disconnect = callback
-        if callback is not None and self.transport.is_closing():
-            callback()
+        if callback is not None:
+            self._at_disconnect = cycle, callback
+            if self.transport.is_closing():
+                callback()
+        elif self._at_disconnect is not None and self._at_disconnect[0] is cycle:
+            self._at_disconnect = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        callback, self._at_disconnect = self._at_disconnect, None
-        if callback is not None:
+        if self._at_disconnect is not None:
+            _, callback = self._at_disconnect
+            self._at_disconnect = None
             callback()
 
     def _check_head(self) -> None:
@@ -247,7 +253,7 @@ def _split_target(target: bytes) -> tuple[bytes, bytes]:
         path, _, query = target.partition(b"?")
         return path, query
     url = httptools.parse_url(target)
-    return url.path, url.query or b""
+    return url.path or b"/", url.query or b""
 
 
 class _Refused(Exception):

@@ -7,10 +7,17 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
+from attach import ServerSettings
+from attach.listener import listen
 from attach.protocol import Limits
+from attach.server import build_server
 from tests.issuer import Issuer
 from tests.processes import resident_bytes
 from tests.servers import (
@@ -229,6 +236,7 @@ async def test_http_1_0_needs_no_host(gateway: Gateway) -> None:
         HEALTH + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
         b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n",
     ],
     ids=[
         "TLS",
@@ -244,12 +252,20 @@ async def test_http_1_0_needs_no_host(gateway: Gateway) -> None:
         "chunks not last",
         "CONNECT",
         "a raw byte in the path",
+        "a target that is no URL",
     ],
 )
 async def test_what_is_no_http_is_told_so_and_the_connection_closed(gateway: Gateway, sent: bytes) -> None:
     answer = await gateway.raw(sent)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert told(answer)["code"] == "malformed_request"
+
+
+async def test_a_target_may_be_a_whole_url(gateway: Gateway) -> None:
+    answer = await gateway.raw(b"GET http://gateway/healthz?x=1 HTTP/1.1\r\nHost: gateway\r\n\r\n", until=b"}")
+    assert answer.startswith(OK)
+    answer = await gateway.raw(b"GET http://gateway HTTP/1.1\r\nHost: gateway\r\n\r\n", until=b"}")
+    assert status(answer) == 401  # which is what / of the engine takes
 
 
 async def test_requests_in_one_go_are_answered_in_their_order(gateway: Gateway, issuer: Issuer, engine: Engine) -> None:
@@ -486,3 +502,51 @@ async def test_the_upload_of_the_next_request_has_its_own_time_too(
         writer.write(b"cd")
         assert (await reader.readuntil(b"}")).startswith(OK)
     assert engine.last.body == b"abcd"
+
+
+# The ASGI extension `attach.disconnect`
+
+
+class TwoRequests:
+    """An app whose first request goes on after its answer is out, while the second one already waits for its client."""
+
+    def __init__(self) -> None:
+        self.state = SimpleNamespace(readiness=SimpleNamespace(draining=False), stop=lambda: None)
+        self.second_runs = asyncio.Event()
+        self.first_ended = asyncio.Event()
+        self.client_left = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for phase in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{phase}.complete"})
+            return
+        at_disconnect = scope["extensions"]["attach.disconnect"]
+        if scope["path"] == "/first":
+            at_disconnect(self.client_left.set)
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+            await self.second_runs.wait()
+            at_disconnect(None)
+            self.first_ended.set()
+        else:
+            at_disconnect(self.client_left.set)
+            self.second_runs.set()
+            await self.client_left.wait()
+
+
+async def test_a_request_that_ends_late_takes_nothing_from_the_next_one() -> None:
+    app = TwoRequests()
+    listener = listen("127.0.0.1", 0)
+    server = build_server(cast("FastAPI", app), ServerSettings(drain_delay=0))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await server.listening.wait()
+    _, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\nGET /second HTTP/1.1\r\nHost: a\r\n\r\n")
+    await app.first_ended.wait()
+    assert not app.client_left.is_set()
+    writer.close()
+    await asyncio.wait_for(app.client_left.wait(), 5)
+    server.should_exit = True
+    await serving
