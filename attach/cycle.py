@@ -88,6 +88,6 @@ class GatewayCycle(RequestResponseCycle):
             raise RuntimeError("The answer is shorter than its Content-Length")
         self.response_complete = True
         self.message_event.set()
-        if not self.keep_alive:
+        if not self.keep_alive and not self.more_body:
             self.transport.close()
         self.on_response()

@@ -204,8 +204,12 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._stage == "content" and self.cycle.response_complete:
+        if self._stage != "content" or not self.cycle.response_complete:
+            return
+        if self.cycle.keep_alive:
             self._owing_since = time.monotonic()
+        else:
+            self._hang_up()
 
     def close_if_overdue(self) -> None:
         """Close what has waited too long: 408, or nothing where nothing was asked (browsers open connections early)."""
@@ -221,7 +225,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Answer what never became a request, hear no more, and close: at once, or behind an answer under way."""
         if self._deaf:
             return
-        self._deaf, self._owing_since = True, None
+        self._deaf, self._owing_since = True, None  # also where an answer under way is let go on
         address = self.client[0] if self.client else None
         logger.warning("request.malformed", extra={"status": status, "code": code, "client": address})
         cycle, in_content = self.cycle, self._stage == "content"
@@ -242,6 +246,11 @@ class GatewayProtocol(HttpToolsProtocol):
         fields += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         head = b"".join(b"%s: %s\r\n" % field for field in fields)
         self.transport.write(b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, _PHRASES[status], head, body))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Say no more and hear no more, and close once the client has had time to see what was said."""
+        self._deaf = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_FAREWELL_SECONDS, self.transport.close)

@@ -472,6 +472,21 @@ async def test_an_upload_of_10_mb_does_not_cost_its_sender_the_refusal(gateway: 
         assert (await reader.readuntil(b"}")).startswith(OK)
 
 
+@pytest.mark.parametrize(
+    "first_line",
+    [b"POST /api/chat HTTP/1.1\r\nConnection: close", b"POST /api/chat HTTP/1.0"],
+    ids=["Connection: close", "HTTP/1.0"],
+)
+async def test_a_refusal_is_not_lost_where_the_connection_ends_with_it(gateway: Gateway, first_line: bytes) -> None:
+    head = first_line + b"\r\nHost: gateway\r\nContent-Length: 10000000\r\n\r\n"
+    async with connected(gateway) as (reader, writer):
+        writer.write(head + b"x" * 1_000_000)
+        await writer.drain()
+        assert status(await reader.readuntil(b"}")) == 401
+        writer.write(b"x" * 1_000_000)
+        assert await reader.read() == b""
+
+
 async def test_an_upload_that_stops_behind_its_answer_is_given_up(quick: Gateway) -> None:
     head = b"POST /api/chat HTTP/1.1\r\nHost: gateway\r\nContent-Length: 10\r\n\r\n"
     async with connected(quick) as (reader, writer):
