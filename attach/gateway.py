@@ -23,6 +23,7 @@ from middleware import (
     ErrorMiddleware,
     LoopbackHostMiddleware,
     PathMiddleware,
+    ScopeMiddleware,
     SessionMiddleware,
     WebSocketMiddleware,
 )
@@ -79,7 +80,9 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     engine = EngineProxy(transport, settings.engine, trusted_proxies=settings.trusted_proxies)
     issuer_client = build_issuer_client()
     verifier = build_verifier(settings, issuer_client)
-    resource = ProtectedResource(public_url=settings.public_url, issuers=verifier.authorization_servers)
+    resource = ProtectedResource(
+        public_url=settings.public_url, issuers=verifier.authorization_servers, scopes=settings.scopes
+    )
     readiness = Readiness({"issuer_keys": partial(_has_keys, verifier), "engine": engine.probe})
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 
@@ -112,6 +115,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
             public=public_endpoints(api_docs=settings.api_docs),
             public_below=PUBLIC_BELOW,
         ),
+        Middleware(ScopeMiddleware, rules=settings.scopes),
         Middleware(SessionMiddleware),
         Middleware(EngineMiddleware, engine=engine),
     ]

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlsplit
 
 from starlette.types import Scope
 
+from middleware import ScopeRules
 from wire import Refusal
 
 from .errors import answer
@@ -28,22 +29,22 @@ class ProtectedResource:
     Args:
         public_url: How clients reach the gateway; None: at `localhost`, on the port that the request came in by.
         issuers: The names of those whose tokens are accepted, asked for on every answer.
-        scopes: Every scope that some path needs.
+        scopes: Which scopes each path needs.
     """
 
-    def __init__(
-        self, *, public_url: str | None, issuers: Callable[[], Sequence[str]], scopes: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, *, public_url: str | None, issuers: Callable[[], Sequence[str]], scopes: ScopeRules) -> None:
         self._public_url = None if public_url is None else public_url.rstrip("/")
         self._issuers = issuers
-        self._scopes = sorted(set(scopes))
+        self._scopes = scopes
 
     def answer(self, exc: Exception, scope: Scope) -> Refusal | None:
-        """As `errors.answer`, its challenge completed with the place of the metadata (RFC 9728 §5.1)."""
+        """As `errors.answer`, the challenge completed: where the metadata are (RFC 9728 §5.1), what a token needs."""
         refusal = answer(exc)
         if refusal is None or "WWW-Authenticate" not in refusal.headers:
             return refusal
         challenge = f'{refusal.headers["WWW-Authenticate"]}, resource_metadata="{self.metadata_url(scope)}"'
+        if refusal.status == 401 and (needed := self._scopes.needed(scope["path"])):
+            challenge += f', scope="{" ".join(needed)}"'
         return Refusal(
             status=refusal.status,
             code=refusal.code,
@@ -72,7 +73,7 @@ class ProtectedResource:
         members = {
             "resource": origin + path,
             "authorization_servers": list(self._issuers()),
-            "scopes_supported": self._scopes,
+            "scopes_supported": sorted(self._scopes.scopes),
             "bearer_methods_supported": ["header"],
             "resource_name": "Attach Gateway",
         }

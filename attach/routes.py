@@ -1,6 +1,5 @@
 """The gateway's own endpoints, and which paths are its own."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from middleware import loosest_path
 from wire import Refusal
 
 from .readiness import Readiness
@@ -35,20 +35,15 @@ _RESERVED = (
 _RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
 _OPEN = ("/healthz", "/readyz", "/auth/config", WELL_KNOWN)
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
-_PARAMETERS = re.compile(r";[^/\\]*")
-_SEPARATORS = re.compile(r"[/\\]+")
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def is_reserved(path: str) -> bool:
     """Whether a canonical path is the gateway's own, be there something or not: none such reaches the engine.
 
-    Nor does one that some engine could take for it: there are those that ignore case, cut off path parameters
-    (RFC 3986 §3.3) or read a backslash as a slash.
+    Nor does one that some engine could take for it.
     """
-    if ";" in path or "\\" in path:
-        path = _SEPARATORS.sub("/", _PARAMETERS.sub("", path))
-    path = path.lower()
+    path = loosest_path(path)
     return path.startswith(_RESERVED_BELOW) or path in _RESERVED
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Self, get_args
 
 from auth import GatewayIssuer, OIDCSettings
-from middleware import LogFormat
+from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
 
 from .environment import Environment
 from .faults import ConfigurationError
+from .scope_settings import scope_rules
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
@@ -48,6 +49,7 @@ class Settings:
         oidc: The issuer whose tokens are accepted; None in dev mode.
         audience: What browser clients are told to ask tokens for.
         public_url: How clients reach the gateway, if it was told.
+        scopes: What tokens must allow. Nothing in dev mode, whose tokens allow nothing in particular.
         max_request_bytes: Limit for bodies that must be read whole.
     """
 
@@ -59,6 +61,7 @@ class Settings:
     auth0_domain: str | None = None
     auth0_client: str | None = None
     public_url: str | None = None
+    scopes: ScopeRules = field(default_factory=ScopeRules)
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
     max_request_bytes: int = 32 * 1024 * 1024
@@ -73,15 +76,15 @@ class Settings:
             ConfigurationError: Once, for all missing and malformed variables together.
         """
         environment = Environment(environ)
-        return cls._read(environment, oidc=_oidc(environment))
+        return cls._read(environment, oidc=_oidc(environment), scopes=scope_rules(environment))
 
     @classmethod
     def for_dev(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings of dev mode: as `from_environ`, but no way to sign in is asked for or taken from there."""
-        return cls._read(Environment(environ), oidc=None)
+        return cls._read(Environment(environ), oidc=None, scopes=ScopeRules())
 
     @classmethod
-    def _read(cls, environment: Environment, *, oidc: OIDCSettings | None) -> Self:
+    def _read(cls, environment: Environment, *, oidc: OIDCSettings | None, scopes: ScopeRules) -> Self:
         public_url = environment.url("PUBLIC_URL")
         settings = cls(
             oidc=oidc,
@@ -91,6 +94,7 @@ class Settings:
             auth0_domain=environment.optional("AUTH0_DOMAIN"),
             auth0_client=environment.optional("AUTH0_CLIENT"),
             public_url=public_url,
+            scopes=scopes,
             cors_origins=environment.origins("CORS_ORIGINS"),
             trusted_proxies=environment.networks("TRUSTED_PROXIES"),
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),

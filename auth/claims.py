@@ -57,6 +57,20 @@ def numeric_date(claims: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
+def scopes(claims: Mapping[str, Any], name: str | None = None) -> frozenset[str]:
+    """What the token allows: the claim `name`, else `scope` (RFC 9068 §2.2.3) and `scp`, as some issuers call it.
+
+    A text holds them with spaces between; a list holds one each. A claim of another form allows nothing.
+    """
+    found: set[str] = set()
+    for value in map(claims.get, (name,) if name else ("scope", "scp")):
+        if isinstance(value, str):
+            found.update(value.split())
+        elif isinstance(value, list):
+            found.update(scope for scope in value if isinstance(scope, str))
+    return frozenset(found)
+
+
 def user_name(value: str, *, reserved: Collection[str] = ()) -> str:
     """Return `value` if it can name a user: what is stamped on requests and owns things.
 

@@ -21,6 +21,7 @@ class Identity:
         issuer: Who vouches for the caller.
         claims: Everything that was signed, read-only.
         scheme: How the caller proved it: "oidc" or "dev".
+        scopes: What the issuer allows the bearer to do. Empty where nobody but the caller himself could have said so.
     """
 
     user: str
@@ -28,6 +29,7 @@ class Identity:
     issuer: str
     claims: Mapping[str, Any] = field(repr=False)
     scheme: str
+    scopes: frozenset[str] = frozenset()
 
 
 class TokenVerifier(Protocol):

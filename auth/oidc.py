@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from .claims import check_audience, check_bearer, check_times, text, user_name
+from .claims import check_audience, check_bearer, check_times, scopes, text, user_name
 from .discovery import KeySource, other_slash_form
 from .interface import Identity, InvalidToken
 from .jwk import ALGORITHMS, VerifyingKey
@@ -35,6 +35,7 @@ class OIDCSettings:
         leeway: How many seconds its clock and ours may differ.
         allow_http: Whether plain http is accepted beyond loopback.
         user_prefix: What is put before `sub` to name the user, so that two issuers never name the same one.
+        scopes_claim: Which claim says what the bearer may do. None: `scope` and `scp`.
         reserved_prefixes: How no user's name may begin, because other ways of signing in have such names.
     """
 
@@ -47,6 +48,7 @@ class OIDCSettings:
     allow_http: bool = False
     user_prefix: str = ""
     reserved_prefixes: tuple[str, ...] = ("did:",)
+    scopes_claim: str | None = None
 
     def faults(self) -> list[str]:
         """What is wrong with these settings, one sentence each, in the names of the environment variables."""
@@ -153,7 +155,14 @@ class OIDCVerifier:
     def _identity(self, token: SignedToken, issuer: str) -> Identity:
         subject = text(token.claims, "sub")
         user = user_name(self._settings.user_prefix + subject, reserved=self._settings.reserved_prefixes)
-        return Identity(user=user, subject=subject, issuer=issuer, claims=token.claims, scheme="oidc")
+        return Identity(
+            user=user,
+            subject=subject,
+            issuer=issuer,
+            claims=token.claims,
+            scheme="oidc",
+            scopes=scopes(token.claims, self._settings.scopes_claim),
+        )
 
 
 def _first_that_verifies(keys: Iterable[VerifyingKey], token: SignedToken) -> VerifyingKey | None:

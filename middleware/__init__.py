@@ -5,7 +5,8 @@ from .auth import AuthMiddleware
 from .cors import CORSMiddleware
 from .errors import ErrorMiddleware, send_refusal
 from .host import ForeignHost, LoopbackHostMiddleware, is_loopback_name
-from .path import MalformedPath, PathMiddleware, canonical_path
+from .path import MalformedPath, PathMiddleware, canonical_path, loosest_path
+from .scopes import ScopeMiddleware, ScopeRules
 from .session import InvalidOption, SessionMiddleware, session_id
 from .websocket import WebSocketMiddleware, WebSocketRefused
 
@@ -21,11 +22,14 @@ __all__ = [
     "LoopbackHostMiddleware",
     "MalformedPath",
     "PathMiddleware",
+    "ScopeMiddleware",
+    "ScopeRules",
     "SessionMiddleware",
     "WebSocketMiddleware",
     "WebSocketRefused",
     "canonical_path",
     "is_loopback_name",
+    "loosest_path",
     "send_refusal",
     "session_id",
 ]

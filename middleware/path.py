@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # What nearly every path is: segments of unreserved characters that do not begin with a dot.
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@-][A-Za-z0-9_.~:@-]*)+")
 _SLASHES = re.compile(r"/{2,}")
+_PARAMETERS = re.compile(r";[^/\\]*")
+_SEPARATORS = re.compile(r"[/\\]+")
 # A backslash ends a segment for those who read paths as the WHATWG URL standard does.
 _FORBIDDEN = re.compile(r"[\x00\r\n]|(?:^|[/\\])\.{1,2}(?:;[^/\\]*)?(?:[/\\]|$)")
 
@@ -38,6 +40,17 @@ def canonical_path(raw: bytes) -> str:
     if not path.startswith("/") or _FORBIDDEN.search(path):
         raise MalformedPath
     return path
+
+
+def loosest_path(path: str) -> str:
+    """A canonical path as the loosest engine could read it, for rules that nobody is to walk around.
+
+    There are engines that ignore case, cut off path parameters (RFC 3986 §3.3), read a backslash as a slash or take a
+    path with a final slash for the one without.
+    """
+    if ";" in path or "\\" in path:
+        path = _SEPARATORS.sub("/", _PARAMETERS.sub("", path))
+    return path.lower().rstrip("/")
 
 
 class PathMiddleware:

@@ -8,6 +8,7 @@ import pytest_asyncio
 from starlette.types import Scope
 
 from attach.resource import WELL_KNOWN, ProtectedResource
+from middleware import ScopeRules
 from tests.gateways import Answer, Stand, standing
 from tests.issuer import Issuer
 
@@ -167,7 +168,7 @@ async def test_the_issuer_is_named_as_it_names_itself() -> None:
 
 
 def test_the_name_goes_between_the_host_and_the_path_of_a_public_url() -> None:
-    resource = ProtectedResource(public_url="https://big.example:8443/llm/", issuers=list)
+    resource = ProtectedResource(public_url="https://big.example:8443/llm/", issuers=list, scopes=ScopeRules())
     base = f"https://big.example:8443{WELL_KNOWN}/llm"
     assert resource.metadata_url(scope("/mcp")) == f"{base}/mcp"
     assert resource.metadata_url(scope("/")) == base + "/"
@@ -185,16 +186,16 @@ def test_the_name_goes_between_the_host_and_the_path_of_a_public_url() -> None:
 
 
 def test_a_member_without_a_value_is_left_out() -> None:
-    document = ProtectedResource(public_url=URL, issuers=list).document(scope(WELL_KNOWN))
+    document = ProtectedResource(public_url=URL, issuers=list, scopes=ScopeRules()).document(scope(WELL_KNOWN))
     assert document is not None
     assert {"authorization_servers", "scopes_supported"}.isdisjoint(document)
 
 
 def test_scopes_are_told_in_one_order() -> None:
-    resource = ProtectedResource(public_url=URL, issuers=list, scopes=["b", "a", "b"])
+    resource = ProtectedResource(public_url=URL, issuers=list, scopes=ScopeRules(["b"], {"/x": ["a", "b"]}))
     assert (resource.document(scope(WELL_KNOWN)) or {})["scopes_supported"] == ["a", "b"]
 
 
 def test_a_path_of_any_length_gives_a_challenge_of_bearable_length() -> None:
-    resource = ProtectedResource(public_url=URL, issuers=list)
+    resource = ProtectedResource(public_url=URL, issuers=list, scopes=ScopeRules())
     assert resource.metadata_url(scope("/" + "ü" * 30_000)) == URL + WELL_KNOWN
