@@ -8,8 +8,13 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from io import StringIO
+from typing import Any, cast
 
+import uvicorn
+
+from attach import create_app
+from attach.server import GatewayServer
 from tests.issuer import Issuer
 from tests.servers import Engine, Gateway, Received, Script, hello, serve_gateway, settings_for
 
@@ -175,6 +180,23 @@ class Stand:
     def access_lines(self) -> list[str]:
         """The access log; complete once the gateway has ended."""
         return self.gateway.access_lines.getvalue().splitlines()
+
+
+@asynccontextmanager
+async def standing_on_uvicorn(script: Script, *, http: str) -> AsyncIterator[Stand]:
+    """As `standing`, but on uvicorn as it comes with its protocol `http`, as under `uvicorn main:app`."""
+    lines = StringIO()
+    async with Issuer.start() as issuer, Engine(script, read_body=False) as engine:
+        app = create_app(settings_for(issuer, engine.url), access_stream=lines)
+        server = uvicorn.Server(uvicorn.Config(app, http=http, ws="none", log_config=None, access_log=False))
+        listener = socket.create_server(("127.0.0.1", 0))
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield Stand(issuer, engine, Gateway(url, cast("GatewayServer", server), lines), issuer.token())
+        finally:
+            server.should_exit = True
+            await running
 
 
 def _is_probe(received: Received) -> bool:

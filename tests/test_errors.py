@@ -324,7 +324,13 @@ def test_a_running_stream_is_ended_in_its_own_dialect(path: str, media_type: str
     assert STOPPED.frame(path, media_type) == event
 
 
-def test_a_body_is_one_line_of_json_whatever_is_said() -> None:
-    body = Refusal(status=400, code="x", detail='Ein "Zeichen"\nzu viel: ü').body("/v1/x")
+@pytest.mark.parametrize("said", ['Ein "Zeichen"\nzu viel: ü', "half a character: \ud83d"], ids=["quotes", "surrogate"])
+def test_what_is_said_is_one_line_of_json_whatever_it_is(said: str) -> None:
+    refusal = Refusal(status=400, code="x", detail=said, extra={"field": said})
+    body = refusal.body("/v1/x")
     assert b"\n" not in body
-    assert json.loads(body)["error"]["message"] == 'Ein "Zeichen"\nzu viel: ü'
+    assert json.loads(body)["error"]["message"] == json.loads(body)["field"] == said
+    frame = refusal.frame("/api/chat", "application/x-ndjson")
+    assert frame is not None
+    assert json.loads(frame)["error"] == said
+    assert frame.count(b"\n") == 1

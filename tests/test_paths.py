@@ -7,9 +7,13 @@ import pytest
 import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.types import Scope
 
+from auth import MissingCredentials
 from middleware import MalformedPath, canonical_path
+from proxy import EngineProxy, EngineSettings, EngineTransport
 from tests.gateways import Stand, standing
+from tests.servers import Engine
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
@@ -333,6 +337,20 @@ async def test_any_method_goes_to_the_engine(stand: Stand, method: str) -> None:
     answer = await stand.ask(method, "/api/blobs/sha256:1")
     assert answer.seen is not None
     assert answer.seen.method == method.encode()
+
+
+async def test_the_way_to_the_engine_asks_for_an_identity_itself() -> None:
+    async def unreached(*_: object) -> None:
+        pytest.fail("something was said without an identity")
+
+    async with Engine() as engine, EngineTransport() as transport:
+        proxy = EngineProxy(transport, EngineSettings(url=engine.url))
+        scope: Scope = {"type": "http", "method": "GET", "raw_path": b"/x", "query_string": b"", "headers": []}
+        states: list[dict[str, None]] = [{}, {"identity": None}]
+        for scope["state"] in states:
+            with pytest.raises(MissingCredentials):
+                await proxy(scope, unreached, unreached)  # type: ignore[arg-type]
+        assert engine.connections == 0
 
 
 @in_one_loop

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from tests.gateways import Line, Stand, standing
+from tests.gateways import Line, Stand, standing, standing_on_uvicorn
 from tests.servers import Connection, Received, Script, hello
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -509,6 +509,23 @@ async def test_a_client_that_leaves_while_its_answer_waits_for_it_ends_the_engin
     async with standing(engine) as stand, stand.line(receive_buffer=65536) as line:
         await line.ask(stand.request("GET", "/x"))
         await engine.busy.wait()
+        line.leave()
+        await check_noticed(engine, time.perf_counter())
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize("start", [nothing, first_piece], ids=["before the first byte", "in mid-stream"])
+@pytest.mark.parametrize("upload", ["Content-Length: 0", "Content-Length: 100000"], ids=["without", "with an upload"])
+async def test_under_another_server_too_a_client_that_leaves_ends_the_engines_work(
+    http: str, start: Script, upload: str
+) -> None:
+    engine = Watched(start)
+    async with standing_on_uvicorn(engine, http=http) as stand, stand.line() as line:
+        await line.ask(stand.request("POST", "/api/chat", upload) + (b"" if upload.endswith(" 0") else b"begin"))
+        await engine.busy.wait()
+        if start is first_piece:
+            await line.head()
+            assert await line.chunk() == b"hello"
         line.leave()
         await check_noticed(engine, time.perf_counter())
 

@@ -43,7 +43,7 @@ class Refusal:
     def body(self, path: str) -> bytes:
         """The JSON body for a request to canonical `path`: always `detail` and `code`, and `error` as `path` has it."""
         members: dict[str, Any] = {"detail": self.detail, "code": self.code, **self.extra, **self._error(path)}
-        return json.dumps(members, ensure_ascii=False).encode()
+        return _json(members)
 
     def frame(self, path: str, content_type: str) -> bytes | None:
         """One event that tells a client why its running stream ends; None where no stream dialect is known.
@@ -52,10 +52,10 @@ class Refusal:
         """
         media_type = content_type.partition(";")[0].strip().lower()
         if media_type == "application/x-ndjson":
-            return json.dumps({"error": self.detail}, ensure_ascii=False).encode() + b"\n"
+            return _json({"error": self.detail}) + b"\n"
         if media_type != "text/event-stream":
             return None
-        body = json.dumps(self._error(path) or {"error": self._openai()}, ensure_ascii=False).encode()
+        body = _json(self._error(path) or {"error": self._openai()})
         event = b"event: error\n" if _is_anthropic(path) else b""
         return event + b"data: " + body + b"\n\n"
 
@@ -72,6 +72,11 @@ class Refusal:
     def _openai(self) -> dict[str, Any]:
         kind = _OPENAI_TYPES.get(self.status, "server_error")
         return {"message": self.detail, "type": kind, "param": None, "code": self.code}
+
+
+def _json(members: dict[str, Any]) -> bytes:
+    # Half a surrogate pair, which JSON can carry and UTF-8 cannot, stays the escape that it came as.
+    return json.dumps(members, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def _is_anthropic(path: str) -> bool:
