@@ -13,7 +13,7 @@ from auth import MissingCredentials
 from middleware import MalformedPath, canonical_path
 from proxy import EngineProxy, EngineSettings, EngineTransport
 from tests.gateways import Stand, standing
-from tests.servers import Engine
+from tests.servers import Connection, Engine, Received
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
@@ -311,6 +311,34 @@ async def test_a_foreign_origin_may_read_nothing(stand: Stand, origin: str) -> N
     for answer in (preflight, await stand.ask("GET", "/api/tags", f"Origin: {origin}")):
         assert not answer.all("access-control-allow-origin")
         assert not answer.all("access-control-allow-credentials")
+
+
+@in_one_loop
+@pytest.mark.parametrize(
+    ("target", "token", "status"),
+    [("/x", "", 200), ("/x", None, 401), ("/x/..", "", 400), ("/mem", "", 404), ("/healthz", None, 200)],
+)
+async def test_a_page_that_may_call_can_read_every_answer(
+    stand: Stand, target: str, token: str | None, status: int
+) -> None:
+    answer = await stand.ask("GET", target, "Origin: http://127.0.0.1:9000", token=token)
+    assert answer.status == status
+    assert answer.all("access-control-allow-origin") == [b"http://127.0.0.1:9000"]
+    exposed = answer.one("access-control-expose-headers").lower()
+    for name in (b"x-attach-user", b"x-attach-session", b"x-request-id", b"www-authenticate", b"retry-after"):
+        assert name in exposed
+
+
+@in_one_loop
+@pytest.mark.parametrize("fields", [[], ["Origin: http://localhost:9000"]], ids=["from no page", "from a page"])
+async def test_caches_are_told_that_an_answer_depends_on_the_origin(stand: Stand, fields: list[str]) -> None:
+    async def vary(received: Received, connection: Connection) -> None:
+        await connection.answer(b"{}", vary="Accept-Encoding")
+
+    with stand.engine_answers(vary):
+        answer = await stand.ask("GET", "/x", *fields)
+    named = {name.strip() for value in answer.all("vary") for name in value.split(b",")}
+    assert named == {b"Accept-Encoding", b"Origin"}
 
 
 @in_one_loop

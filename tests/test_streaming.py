@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.gateways import Line, Stand, standing, standing_on_uvicorn
+from tests.issuer import Issuer
 from tests.servers import Connection, Received, Script, hello
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -511,6 +512,24 @@ async def test_a_client_that_leaves_while_its_answer_waits_for_it_ends_the_engin
         await engine.busy.wait()
         line.leave()
         await check_noticed(engine, time.perf_counter())
+
+
+async def test_a_client_that_left_while_its_token_was_looked_at_keeps_no_engine_busy() -> None:
+    async def waiting(received: Received, connection: Connection) -> None:
+        await connection.closed()
+
+    async with Issuer.start() as issuer:
+        issuer.hold()
+        async with standing(waiting, issuer=issuer) as stand:
+            async with stand.line() as line:
+                await line.ask(stand.request("POST", "/api/chat", body=b"{}"))
+                await issuer.until(lambda: issuer.discovery_fetches > 0)
+                line.leave()
+            # By the time this is answered the gateway has heard that the other left.
+            assert (await stand.ask("GET", "/healthz", token=None)).status == 200
+            issuer.release()
+        assert [line.split(" ")[1] for line in stand.access_lines] == ["200", "499"]
+        assert not stand.engine.connections or "client_left" in stand.access_lines[1]
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
