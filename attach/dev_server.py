@@ -32,7 +32,7 @@ async def serve_dev(settings: Settings, listener: socket) -> int:
         progress=progress_line(sys.stderr),
     ) as engine:
         found = replace(settings.engine, url=engine.found.url, api_key=engine.api_key)
-        app = create_app(replace(settings, engine=found, dev=dev, oidc=None))
+        app = create_app(replace(settings, engine=found, dev=dev, issuers=()))
         server = build_server(app, replace(settings.server, drain_delay=0.0))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         watching = asyncio.create_task(_watch(server, engine, settings, listener))

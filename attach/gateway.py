@@ -1,7 +1,7 @@
 """The composition root: settings in, a gateway out."""
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TextIO
@@ -83,7 +83,10 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     resource = ProtectedResource(
         public_url=settings.public_url, issuers=verifier.authorization_servers, scopes=settings.scopes
     )
-    readiness = Readiness({"issuer_keys": partial(_has_keys, verifier), "engine": engine.probe})
+    readiness = Readiness(
+        {"issuer_keys": partial(_has_keys, verifier.check_any), "engine": engine.probe},
+        short_of={"some_issuer_keys": partial(_has_keys, verifier.check)},
+    )
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 
     @asynccontextmanager
@@ -151,17 +154,15 @@ def build_issuer_client() -> httpx.AsyncClient:
 
 def build_verifier(settings: Settings, client: httpx.AsyncClient) -> RememberingVerifier:
     """Everything that may vouch for a caller. Dev tokens are taken in dev mode only, and then nothing else is."""
-    issuers: list[TrustedIssuer] = []
-    if settings.oidc is not None:
-        issuers.append(OIDCVerifier(settings.oidc, client))
+    issuers: list[TrustedIssuer] = [OIDCVerifier(issuer, client) for issuer in settings.issuers]
     if settings.dev is not None:
         issuers.append(LocalVerifier(settings.dev.issuer))
     return RememberingVerifier(TokenPicker(issuers))
 
 
-async def _has_keys(verifier: RememberingVerifier) -> bool:
+async def _has_keys(check: Callable[[], Awaitable[None]]) -> bool:
     try:
-        await verifier.check()
+        await check()
     except IssuerUnavailable:
         return False
     return True

@@ -77,10 +77,15 @@ def own_routes(settings: Settings, readiness: Readiness, resource: ProtectedReso
         return {"status": "ok"}
 
     async def readyz() -> JSONResponse:
-        """Whether requests should be sent here; `reasons` are codes: draining, issuer_keys, engine."""
+        """Whether requests should be sent here; `reasons` are codes: draining, issuer_keys, engine.
+
+        "degraded" is still ready, though not for everybody: some_issuer_keys.
+        """
         reasons = await readiness.reasons()
         if reasons:
             return JSONResponse({"status": "unavailable", "reasons": reasons}, 503, {"Retry-After": "1"})
+        if lacking := readiness.lacks():
+            return JSONResponse({"status": "degraded", "reasons": lacking})
         return JSONResponse({"status": "ok"})
 
     async def auth_config() -> dict[str, str | None]:

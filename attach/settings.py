@@ -11,6 +11,7 @@ from proxy import EngineSettings, Network
 
 from .environment import Environment
 from .faults import ConfigurationError
+from .issuer_settings import issuer_settings
 from .scope_settings import scope_rules
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -46,7 +47,7 @@ class Settings:
     """Everything a gateway needs to know.
 
     Attributes:
-        oidc: The issuer whose tokens are accepted; None in dev mode.
+        issuers: The OIDC issuers whose tokens are accepted, that of OIDC_ISSUER first; none in dev mode.
         audience: What browser clients are told to ask tokens for.
         public_url: How clients reach the gateway, if it was told.
         scopes: What tokens must allow. Nothing in dev mode, whose tokens allow nothing in particular.
@@ -54,7 +55,7 @@ class Settings:
     """
 
     engine: EngineSettings
-    oidc: OIDCSettings | None = None
+    issuers: tuple[OIDCSettings, ...] = ()
     dev: DevSettings | None = None
     server: ServerSettings = field(default_factory=ServerSettings)
     audience: str | None = None
@@ -68,6 +69,11 @@ class Settings:
     data_dir: Path = Path(".attach")
     api_docs: bool = True
 
+    @property
+    def oidc(self) -> OIDCSettings | None:
+        """The first of `issuers`: the one that browser clients are sent to."""
+        return self.issuers[0] if self.issuers else None
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings of a serving gateway.
@@ -76,18 +82,18 @@ class Settings:
             ConfigurationError: Once, for all missing and malformed variables together.
         """
         environment = Environment(environ)
-        return cls._read(environment, oidc=_oidc(environment), scopes=scope_rules(environment))
+        return cls._read(environment, issuers=issuer_settings(environment), scopes=scope_rules(environment))
 
     @classmethod
     def for_dev(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings of dev mode: as `from_environ`, but no way to sign in is asked for or taken from there."""
-        return cls._read(Environment(environ), oidc=None, scopes=ScopeRules())
+        return cls._read(Environment(environ), issuers=(), scopes=ScopeRules())
 
     @classmethod
-    def _read(cls, environment: Environment, *, oidc: OIDCSettings | None, scopes: ScopeRules) -> Self:
+    def _read(cls, environment: Environment, *, issuers: tuple[OIDCSettings, ...], scopes: ScopeRules) -> Self:
         public_url = environment.url("PUBLIC_URL")
         settings = cls(
-            oidc=oidc,
+            issuers=issuers,
             engine=_engine(environment),
             server=_server(environment),
             audience=next(iter(environment.words("OIDC_AUD")), public_url),
@@ -104,32 +110,6 @@ class Settings:
         if environment.faults:
             raise ConfigurationError(environment.faults)
         return settings
-
-
-def _oidc(environment: Environment) -> OIDCSettings:
-    issuer = environment.optional("OIDC_ISSUER")
-    audiences = environment.words("OIDC_AUD") + _both_slash_forms(environment.url("PUBLIC_URL"))
-    if issuer is None:
-        environment.fault("OIDC_ISSUER", "is missing", "set it to your issuer, such as https://example.eu.auth0.com/")
-    if not audiences:
-        environment.fault("OIDC_AUD", "is missing", "set it to the audience that your tokens are issued for")
-    settings = OIDCSettings(
-        issuer=issuer or "https://unset.invalid",
-        audiences=audiences or ("unset",),
-        resource=environment.url("PUBLIC_URL"),
-        jwks_url=environment.optional("OIDC_JWKS_URL"),
-        algorithms=environment.words("OIDC_ALGORITHMS"),
-        allow_http=environment.flag("OIDC_ALLOW_HTTP"),
-    )
-    for sentence in settings.faults():
-        name, _, problem = sentence.partition(" ")
-        environment.fault(name, problem, "give it as in docs/configuration.md")
-    return settings
-
-
-def _both_slash_forms(url: str | None) -> tuple[str, ...]:
-    """Clients that make an audience of a URL do not agree on its final slash."""
-    return () if url is None else (url.rstrip("/"), url.rstrip("/") + "/")
 
 
 def _engine(environment: Environment) -> EngineSettings:

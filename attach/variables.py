@@ -35,6 +35,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OIDC_JWKS_URL", "", "Where the issuer's keys are; unset, discovery says.", "URL"),
     Variable("OIDC_ALGORITHMS", "RS256,ES256,EdDSA", "Signature algorithms that are accepted.", "list"),
     Variable("OIDC_ALLOW_HTTP", "off", "Accept a plain http issuer beyond loopback; never in production.", "on/off"),
+    Variable("OIDC_ISSUERS", "", "Several issuers: a JSON list, or a file with one.", "JSON"),
     Variable("REQUIRED_SCOPES", "", "Scopes that every token must carry.", "list"),
     Variable("SCOPE_RULES", "", "Scopes for paths, as PATH=SCOPE; the most specific path counts.", "list"),
     Variable("AUTH0_DOMAIN", "", "Where browser clients sign in; told by /auth/config."),

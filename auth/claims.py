@@ -41,6 +41,19 @@ def check_bearer(claims: Mapping[str, Any]) -> None:
         raise InvalidToken("bound")
 
 
+def check_access(claims: Mapping[str, Any], *, id_tokens: bool = False) -> None:
+    """Refuse an ID token where it can be told from an access token; with `id_tokens` both will do.
+
+    Some issuers write what a token is for; and only ID tokens carry the hash of another token (OpenID Connect Core
+    §3.1.3.6, §3.3.2.11). A `nonce` says nothing: there are issuers that copy it into access tokens.
+    """
+    uses = ("access", "id") if id_tokens else ("access",)
+    if "token_use" in claims and claims["token_use"] not in uses:
+        raise InvalidToken("id_token")
+    if not id_tokens and ("at_hash" in claims or "c_hash" in claims):
+        raise InvalidToken("id_token")
+
+
 def text(claims: Mapping[str, Any], name: str) -> str:
     """A claim that must be there and must be text with something in it."""
     value = claims.get(name)

@@ -29,7 +29,7 @@ class Identity:
     issuer: str
     claims: Mapping[str, Any] = field(repr=False)
     scheme: str
-    scopes: frozenset[str] = frozenset()
+    scopes: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 class TokenVerifier(Protocol):
@@ -125,6 +125,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "did": "Sign-in with a DID is not enabled here.",
         "early": "The token is not valid yet.",
         "expired": "The token has expired.",
+        "id_token": "This is an ID token: send the access token that came with it.",
         "issuer": "The issuer of the token is not trusted here.",
         "malformed": "The token is malformed.",
         "scheme": "The Authorization header must be: Bearer, a space, and the token.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from .claims import check_audience, check_bearer, check_times, scopes, text, user_name
+from .claims import check_access, check_audience, check_bearer, check_times, scopes, text, user_name
 from .discovery import KeySource, other_slash_form
 from .interface import Identity, InvalidToken
 from .jwk import ALGORITHMS, VerifyingKey
@@ -30,11 +30,15 @@ class OIDCSettings:
         issuer: Its name, as in its tokens' `iss`; discovery decides whether a final slash belongs to it.
         audiences: Names of this gateway: a token must be meant for one of them.
         resource: The gateway's own URL: what is meant for it, or for anything below it, is meant for us (RFC 8707 §2).
+        aliases: Further names that its tokens may carry, to the letter (Google has two, Entra one a version).
         jwks_url: Where its keys are. None: discovery says.
         algorithms: What it may sign with. No other algorithm is tried, whatever a token or a key says.
         leeway: How many seconds its clock and ours may differ.
         allow_http: Whether plain http is accepted beyond loopback.
-        user_prefix: What is put before `sub` to name the user, so that two issuers never name the same one.
+        user_claim: Which claim names the user. One that users can change themselves lets them be others.
+        required_typ: The only `typ` of its tokens. None: those that access tokens usually have, or none at all.
+        accept_id_tokens: Whether ID tokens will do; for issuers whose access tokens are not signed.
+        user_prefix: What is put before that to name the user, so that two issuers never name the same one.
         scopes_claim: Which claim says what the bearer may do. None: `scope` and `scp`.
         reserved_prefixes: How no user's name may begin, because other ways of signing in have such names.
     """
@@ -42,6 +46,7 @@ class OIDCSettings:
     issuer: str
     audiences: tuple[str, ...]
     resource: str | None = None
+    aliases: tuple[str, ...] = ()
     jwks_url: str | None = None
     algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
     leeway: float = 60.0
@@ -49,6 +54,9 @@ class OIDCSettings:
     user_prefix: str = ""
     reserved_prefixes: tuple[str, ...] = ("did:",)
     scopes_claim: str | None = None
+    user_claim: str = "sub"
+    required_typ: str | None = None
+    accept_id_tokens: bool = False
 
     def faults(self) -> list[str]:
         """What is wrong with these settings, one sentence each, in the names of the environment variables."""
@@ -63,9 +71,23 @@ class OIDCSettings:
             found.append("OIDC_AUD must name at least one audience, and none of them may be empty")
         if unknown := [name for name in self.algorithms if name not in ALGORITHMS]:
             found.append(f"OIDC_ALGORITHMS does not know {', '.join(unknown)}: choose from {', '.join(ALGORITHMS)}")
+        if not all(self.aliases):
+            found.append("aliases must not be empty")
+        if not self.user_claim:
+            found.append("user_claim must name a claim")
+        if self.required_typ is not None and (not self.required_typ or self.required_typ.lower().startswith("attach-")):
+            found.append("required_typ must be a type of the issuer's own tokens")
+        prefix = self.user_prefix
+        if not (prefix.isascii() and prefix.isprintable()) or prefix[:1] == " " or prefix.lower().startswith("did:"):
+            found.append("user_prefix must be printable ASCII and must not begin like a DID")
         if not self.algorithms:
             found.append("OIDC_ALGORITHMS must name at least one algorithm")
         return found
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every `iss` that may be this issuer's."""
+        return frozenset({self.issuer, other_slash_form(self.issuer), *self.aliases})
 
 
 class OIDCVerifier:
@@ -84,7 +106,8 @@ class OIDCVerifier:
         self._clock = clock
         self._algorithms = frozenset(ALGORITHMS[name] for name in settings.algorithms)
         self._audiences = frozenset(settings.audiences)
-        self._names = frozenset({settings.issuer, other_slash_form(settings.issuer)})
+        self._names = settings.names
+        self._aliases = frozenset(settings.aliases)
         source = KeySource(
             settings.issuer, client, jwks_url=settings.jwks_url, allow_http=settings.allow_http, clock=clock
         )
@@ -114,14 +137,15 @@ class OIDCVerifier:
         if ALGORITHMS.get(token.alg) not in self._algorithms:
             raise InvalidToken("algorithm")
         keys = await self._jwks.keys()
-        if issuer not in keys.names:
+        name = keys.issuer if issuer in self._aliases else issuer
+        if name not in keys.names:
             raise InvalidToken("issuer")
         key = await self._signer(token)
         expires_at = self._check_claims(token)
         return Proof(
             identity=self._identity(token, keys.issuer),
             expires_at=expires_at,
-            holds=lambda: self._jwks.holds(key, issuer),
+            holds=lambda: self._jwks.holds(key, name),
         )
 
     async def warm(self) -> None:
@@ -148,13 +172,23 @@ class OIDCVerifier:
         expires_at = check_times(token.claims, now=self._clock(), leeway=self._settings.leeway)
         check_audience(token.claims, self._audiences, resource=self._settings.resource)
         check_bearer(token.claims)
-        if token.typ is not None and token.typ.lower() not in ACCEPTED_TYPES:
+        if not self._is_right_type(token.typ):
             raise InvalidToken("type")
+        check_access(token.claims, id_tokens=self._settings.accept_id_tokens)
         return expires_at
 
+    def _is_right_type(self, typ: str | None) -> bool:
+        required = self._settings.required_typ
+        if required is None:
+            return typ is None or typ.lower() in ACCEPTED_TYPES
+        # RFC 7515 §4.1.9: "application/" may be left out.
+        return typ is not None and _media_type(typ) == _media_type(required)
+
     def _identity(self, token: SignedToken, issuer: str) -> Identity:
-        subject = text(token.claims, "sub")
-        user = user_name(self._settings.user_prefix + subject, reserved=self._settings.reserved_prefixes)
+        subject, named = text(token.claims, "sub"), text(token.claims, self._settings.user_claim)
+        if self._settings.user_claim == "email" and token.claims.get("email_verified", True) is not True:
+            raise InvalidToken("user")
+        user = user_name(self._settings.user_prefix + named, reserved=self._settings.reserved_prefixes)
         return Identity(
             user=user,
             subject=subject,
@@ -163,6 +197,10 @@ class OIDCVerifier:
             scheme="oidc",
             scopes=scopes(token.claims, self._settings.scopes_claim),
         )
+
+
+def _media_type(typ: str) -> str:
+    return typ.lower().removeprefix("application/")
 
 
 def _first_that_verifies(keys: Iterable[VerifyingKey], token: SignedToken) -> VerifyingKey | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from .interface import Identity, InvalidToken, TokenVerifier
+from .interface import Identity, InvalidToken, IssuerUnavailable, TokenVerifier
 from .jws import MAX_TOKEN_BYTES, parse
 from .proof import Proof, TrustedIssuer
 
@@ -58,8 +59,21 @@ class TokenPicker:
             await issuer.warm()
 
     async def check(self) -> None:
-        for issuer in self._issuers:
-            await issuer.check()
+        """Wait until the tokens of every issuer could be verified. Raises `IssuerUnavailable`."""
+        if absent := await self._absent():
+            raise absent[0]
+
+    async def check_any(self) -> None:
+        """Wait until every issuer answered or failed to. Raises `IssuerUnavailable` if all of them failed."""
+        absent = await self._absent()
+        if absent and len(absent) == len(self._issuers):
+            raise absent[0]
+
+    async def _absent(self) -> list[IssuerUnavailable]:
+        answers = await asyncio.gather(*(issuer.check() for issuer in self._issuers), return_exceptions=True)
+        if bug := next((a for a in answers if a is not None and not isinstance(a, IssuerUnavailable)), None):
+            raise bug
+        return [answer for answer in answers if isinstance(answer, IssuerUnavailable)]
 
     async def aclose(self) -> None:
         for issuer in self._issuers:
@@ -109,6 +123,10 @@ class RememberingVerifier(TokenVerifier):
     async def check(self) -> None:
         """Wait until the tokens of every issuer could be verified. Raises `IssuerUnavailable`."""
         await self._picker.check()
+
+    async def check_any(self) -> None:
+        """Wait until the tokens of some issuer could be verified. Raises `IssuerUnavailable`."""
+        await self._picker.check_any()
 
     async def aclose(self) -> None:
         """Forget everything and end every task that was started for verifying."""
