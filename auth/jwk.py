@@ -27,8 +27,8 @@ class Algorithm(NamedTuple):
     name: str
 
 
-# RFC 7518 §3.1, RFC 8037 §3.1; "Ed25519" is RFC 9864's name for EdDSA over that curve. Asymmetric only: accepting
-# HS256 next to RS256 lets anyone sign with the public key (RFC 8725 §2.1).
+# RFC 7518 §3.1, RFC 8037 §3.1, RFC 8812 §3.2; "Ed25519" is RFC 9864's name for EdDSA over that curve. Asymmetric
+# only: accepting HS256 next to RS256 lets anyone sign with the public key (RFC 8725 §2.1).
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
     {
         "RS256": Algorithm("RSA", None, "RS256"),
@@ -40,6 +40,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "ES256": Algorithm("EC", "P-256", "ES256"),
         "ES384": Algorithm("EC", "P-384", "ES384"),
         "ES512": Algorithm("EC", "P-521", "ES512"),
+        "ES256K": Algorithm("EC", "secp256k1", "ES256K"),
         "EdDSA": Algorithm("OKP", "Ed25519", "EdDSA"),
         "Ed25519": Algorithm("OKP", "Ed25519", "EdDSA"),
     }
@@ -48,7 +49,12 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
 _PRIVATE_MEMBERS = frozenset({"d", "dp", "dq", "k", "oth", "p", "q", "qi"})
 
 _CURVES: Mapping[str, tuple[ec.EllipticCurve, int]] = MappingProxyType(
-    {"P-256": (ec.SECP256R1(), 32), "P-384": (ec.SECP384R1(), 48), "P-521": (ec.SECP521R1(), 66)}
+    {
+        "P-256": (ec.SECP256R1(), 32),
+        "P-384": (ec.SECP384R1(), 48),
+        "P-521": (ec.SECP521R1(), 66),
+        "secp256k1": (ec.SECP256K1(), 32),
+    }
 )
 
 # Every encoding, canonical or not, of the Ed25519 points of order 1, 2, 4 and 8. A signature under one of them says

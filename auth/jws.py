@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jose import jwk as jose_jwk
 
 from .interface import InvalidToken
@@ -91,8 +92,8 @@ def parse_compact(token: str, *, max_bytes: int = MAX_TOKEN_BYTES) -> Compact:
 def verify_signature(alg: str, key: VerifyingKey, signing_input: bytes, signature: bytes) -> bool:
     """Whether `signature` over `signing_input` was made with `alg` and the private half of `key`.
 
-    The only place that knows which library verifies what: python-jose RS* and ES* (it has no others), `cryptography`
-    EdDSA and PS*. False, never an exception, for whatever is wrong.
+    The only place that knows which library verifies what: python-jose RS*, ES256, ES384 and ES512 (it has no others),
+    `cryptography` EdDSA, PS* and ES256K. False, never an exception, for whatever is wrong.
     """
     if not key.fits(alg) or len(signature) != key.signature_bytes:
         return False
@@ -128,6 +129,13 @@ def _verify_eddsa(alg: str, key: VerifyingKey, signing_input: bytes, signature: 
     return True
 
 
+def _verify_secp256k1(alg: str, key: VerifyingKey, signing_input: bytes, signature: bytes) -> bool:
+    r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+    native = cast(ec.EllipticCurvePublicKey, key.native)
+    native.verify(encode_dss_signature(r, s), signing_input, ec.ECDSA(hashes.SHA256()))
+    return True
+
+
 def _verify_pss(alg: str, key: VerifyingKey, signing_input: bytes, signature: bytes) -> bool:
     digest = _PSS_DIGESTS[alg]
     # RFC 7518 §3.5: the salt is as long as the digest, and both use the same hash.
@@ -148,6 +156,7 @@ _ENGINES: Mapping[str, Callable[[str, VerifyingKey, bytes, bytes], bool]] = Mapp
         "ES256": _verify_with_jose,
         "ES384": _verify_with_jose,
         "ES512": _verify_with_jose,
+        "ES256K": _verify_secp256k1,
         "EdDSA": _verify_eddsa,
         "PS256": _verify_pss,
         "PS384": _verify_pss,

@@ -31,11 +31,17 @@ JWKS = "/.well-known/jwks"
 CONVENTIONAL_JWKS = "/.well-known/jwks.json"
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-HASHES: dict[str, hashes.HashAlgorithm] = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+HASHES: dict[str, hashes.HashAlgorithm] = {
+    "256": hashes.SHA256(),
+    "256K": hashes.SHA256(),
+    "384": hashes.SHA384(),
+    "512": hashes.SHA512(),
+}
 CURVES: dict[str, tuple[ec.EllipticCurve, str, int]] = {
     "ES256": (ec.SECP256R1(), "P-256", 32),
     "ES384": (ec.SECP384R1(), "P-384", 48),
     "ES512": (ec.SECP521R1(), "P-521", 66),
+    "ES256K": (ec.SECP256K1(), "secp256k1", 32),
 }
 _serial = count(1)
 

@@ -188,7 +188,7 @@ def test_a_signature_that_was_touched_does_not_verify(alg: str) -> None:
 def test_a_key_verifies_no_algorithm_but_its_own(alg: str) -> None:
     key = make_key(alg)
     ours = read_jwk(key.jwk())
-    for other in {*ALGORITHMS, "none", "None", "HS256", "ES256K", "RSA-OAEP", ""} - {alg, "EdDSA", "Ed25519"}:
+    for other in {*ALGORITHMS, "none", "None", "HS256", "ES256K-R", "RSA-OAEP", ""} - {alg, "EdDSA", "Ed25519"}:
         # Where the private key can sign with the other algorithm too, it has.
         able = alg[:2] in ("RS", "PS", "ES") and other in ALGORITHMS and (other[0] == "E") == (alg[0] == "E")
         signature = key.sign(MESSAGE, other if able else alg)
@@ -287,7 +287,7 @@ def changed(of: str = "RS256", /, **changes: Any) -> dict[str, Any]:
         pytest.param(changed(e="Ag"), "malformed", id="exponent-2"),
         pytest.param(changed(e=b64(b"\xff" * 16)), "size", id="huge-exponent"),
         pytest.param(changed(n=b64(b"\xff" * 2048)), "size", id="modulus-of-16384-bits"),
-        pytest.param(changed("ES256", crv="secp256k1"), "type", id="unknown-curve"),
+        pytest.param(changed("ES256", crv="P-192"), "type", id="unknown-curve"),
         pytest.param(changed("ES256", crv=["P-256"]), "malformed", id="curve-as-array"),
         pytest.param(changed("ES256", x=b64(bytes(31))), "size", id="short-coordinate"),
         pytest.param(changed("ES256", x=b64(bytes(32))), "malformed", id="not-on-the-curve"),
