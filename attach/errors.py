@@ -2,7 +2,16 @@
 
 from math import ceil
 
-from auth import AuthError, InsufficientScope, InvalidRequest, InvalidToken, IssuerUnavailable, MissingCredentials
+from auth import (
+    AuthError,
+    InsufficientScope,
+    InvalidRequest,
+    InvalidToken,
+    IssuerUnavailable,
+    MissingCredentials,
+    NotAllowed,
+    SignInUnavailable,
+)
 from middleware import ForeignHost, InvalidOption, MalformedPath, WebSocketRefused
 from proxy import (
     ClientLeft,
@@ -66,6 +75,10 @@ def _challenge(exc: AuthError) -> Refusal | None:
         case InsufficientScope(scope=scope):
             challenge = f'{_error("insufficient_scope", exc)}, scope="{scope}"'
             return _refusal(403, "insufficient_scope", exc, {"WWW-Authenticate": challenge})
+        case NotAllowed():
+            return _refusal(403, "not_allowed", exc, {"WWW-Authenticate": _REALM})
+        case SignInUnavailable():
+            return _refusal(503, "sign_in_unavailable", exc, {"Retry-After": "1"})
         case IssuerUnavailable(retry_after=seconds):
             return _refusal(503, "issuer_unavailable", exc, {"Retry-After": str(ceil(seconds))})
     return None

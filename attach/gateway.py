@@ -14,7 +14,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from auth import IssuerUnavailable, LocalVerifier, OIDCVerifier, RememberingVerifier, TokenPicker, TrustedIssuer
+from auth import (
+    IssuerUnavailable,
+    LocalVerifier,
+    OIDCVerifier,
+    RememberingVerifier,
+    TokenPicker,
+    TrustedIssuer,
+)
 from middleware import (
     AccessLog,
     AccessLogMiddleware,
@@ -33,6 +40,7 @@ from .readiness import Readiness
 from .resource import ProtectedResource, is_open_to_all_origins
 from .routes import PUBLIC_BELOW, EngineMiddleware, http_error, own_routes, public_endpoints, validation_error
 from .settings import Settings
+from .sign_in import SignIn, build_sign_in, wallet_routes
 from .version import __version__
 
 EXPOSED = (
@@ -79,7 +87,8 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     transport = build_transport(settings)
     engine = EngineProxy(transport, settings.engine, trusted_proxies=settings.trusted_proxies)
     issuer_client = build_issuer_client()
-    verifier = build_verifier(settings, issuer_client)
+    sign_in = build_sign_in(settings)
+    verifier = build_verifier(settings, issuer_client, sign_in)
     resource = ProtectedResource(
         public_url=settings.public_url, issuers=verifier.authorization_servers, scopes=settings.scopes
     )
@@ -96,6 +105,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
                 await stack.enter_async_context(log)
             await stack.enter_async_context(transport)
             await stack.enter_async_context(issuer_client)
+            await stack.enter_async_context(sign_in.running())
             stack.push_async_callback(verifier.aclose)
             await verifier.warm()
             yield
@@ -134,6 +144,8 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         openapi_url="/openapi.json" if settings.api_docs else None,
     )
     app.include_router(own_routes(settings, readiness, resource))
+    if sign_in.wallets is not None:
+        app.include_router(wallet_routes(sign_in.wallets))
     app.state.verifier = verifier
     app.state.readiness = readiness
     app.state.stop = engine.stop
@@ -152,12 +164,16 @@ def build_issuer_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(mounts=local, timeout=5.0)
 
 
-def build_verifier(settings: Settings, client: httpx.AsyncClient) -> RememberingVerifier:
-    """Everything that may vouch for a caller. Dev tokens are taken in dev mode only, and then nothing else is."""
+def build_verifier(settings: Settings, client: httpx.AsyncClient, sign_in: SignIn | None = None) -> RememberingVerifier:
+    """Everything that may vouch for a caller. Dev tokens are taken in dev mode only, where no OIDC provider's are."""
     issuers: list[TrustedIssuer] = [OIDCVerifier(issuer, client) for issuer in settings.issuers]
     if settings.dev is not None:
         issuers.append(LocalVerifier(settings.dev.issuer))
-    return RememberingVerifier(TokenPicker(issuers))
+    if sign_in is None:
+        return RememberingVerifier(TokenPicker(issuers))
+    if sign_in.wallet_tokens is not None:
+        issuers.append(sign_in.wallet_tokens)
+    return RememberingVerifier(TokenPicker(issuers, dids=sign_in.dids, wallets=sign_in.wallets))
 
 
 async def _has_keys(check: Callable[[], Awaitable[None]]) -> bool:

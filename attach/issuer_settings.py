@@ -23,14 +23,15 @@ _MEND = "give it as in docs/configuration.md"
 _NOBODY = OIDCSettings(issuer="https://unset.invalid", audiences=("unset",))
 
 
-def issuer_settings(environment: Environment) -> tuple[OIDCSettings, ...]:
+def issuer_settings(environment: Environment, *, needed: bool = True) -> tuple[OIDCSettings, ...]:
     """Every issuer, that of `OIDC_ISSUER` first; what is wrong with them becomes faults.
 
     Only the users of `OIDC_ISSUER` go by their bare names. Everybody else's name begins with that of the issuer, so
-    that it does not matter who comes first, and no issuer can name another one's user.
+    that it does not matter who comes first, and no issuer can name another one's user. Where none is `needed`, because
+    there is another way to sign in, there may be none.
     """
     entries = _entries(environment)
-    main = _short_form(environment, asked_for=not entries)
+    main = _short_form(environment, asked_for=needed and not entries)
     found = [main] if main else []
     for number, members in enumerate(entries, 1):
         entry = _entry(environment, number, members, main)

@@ -33,7 +33,7 @@ _RESERVED = (
     "/v1/logs",
 )
 _RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
-_OPEN = ("/healthz", "/readyz", "/auth/config", WELL_KNOWN)
+_OPEN = ("/healthz", "/readyz", "/auth/config", "/auth/nonce", WELL_KNOWN)
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -50,7 +50,7 @@ def is_reserved(path: str) -> bool:
 def public_endpoints(*, api_docs: bool) -> frozenset[tuple[str, str]]:
     """The exact (method, path) pairs that need no token."""
     paths = _OPEN + (_DOCS if api_docs else ())
-    return frozenset((method, path) for path in paths for method in ("GET", "HEAD"))
+    return frozenset((method, path) for path in paths for method in ("GET", "HEAD")) | {("POST", "/auth/siwe")}
 
 
 PUBLIC_BELOW = (("GET", WELL_KNOWN_BELOW), ("HEAD", WELL_KNOWN_BELOW))

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, get_args
 
-from auth import GatewayIssuer, OIDCSettings
+from auth import DIDSettings, GatewayIssuer, OIDCSettings
 from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
 
+from .did_settings import read_did_settings
 from .environment import Environment
 from .faults import ConfigurationError
 from .issuer_settings import issuer_settings
@@ -48,6 +49,7 @@ class Settings:
 
     Attributes:
         issuers: The OIDC issuers whose tokens are accepted, that of OIDC_ISSUER first; none in dev mode.
+        did: How DIDs and wallets sign in.
         audience: What browser clients are told to ask tokens for.
         public_url: How clients reach the gateway, if it was told.
         scopes: What tokens must allow. Nothing in dev mode, whose tokens allow nothing in particular.
@@ -56,6 +58,7 @@ class Settings:
 
     engine: EngineSettings
     issuers: tuple[OIDCSettings, ...] = ()
+    did: DIDSettings = field(default_factory=lambda: DIDSettings(audiences=(), login="off"))
     dev: DevSettings | None = None
     server: ServerSettings = field(default_factory=ServerSettings)
     audience: str | None = None
@@ -82,18 +85,25 @@ class Settings:
             ConfigurationError: Once, for all missing and malformed variables together.
         """
         environment = Environment(environ)
-        return cls._read(environment, issuers=issuer_settings(environment), scopes=scope_rules(environment))
+        did = read_did_settings(environment)
+        issuers = issuer_settings(environment, needed=not did.possible)
+        return cls._read(environment, issuers=issuers, did=did, scopes=scope_rules(environment))
 
     @classmethod
     def for_dev(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings of dev mode: as `from_environ`, but no way to sign in is asked for or taken from there."""
-        return cls._read(Environment(environ), issuers=(), scopes=ScopeRules())
+        """Read the settings of dev mode: as `from_environ`, but no issuer is asked for or taken, and every DID is."""
+        environment = Environment(environ)
+        did = read_did_settings(environment, login="open")
+        return cls._read(environment, issuers=(), did=did, scopes=ScopeRules())
 
     @classmethod
-    def _read(cls, environment: Environment, *, issuers: tuple[OIDCSettings, ...], scopes: ScopeRules) -> Self:
+    def _read(
+        cls, environment: Environment, *, issuers: tuple[OIDCSettings, ...], did: DIDSettings, scopes: ScopeRules
+    ) -> Self:
         public_url = environment.url("PUBLIC_URL")
         settings = cls(
             issuers=issuers,
+            did=did,
             engine=_engine(environment),
             server=_server(environment),
             audience=next(iter(environment.words("OIDC_AUD")), public_url),

@@ -40,6 +40,14 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("SCOPE_RULES", "", "Scopes for paths, as PATH=SCOPE; the most specific path counts.", "list"),
     Variable("AUTH0_DOMAIN", "", "Where browser clients sign in; told by /auth/config."),
     Variable("AUTH0_CLIENT", "", "The client id of browser clients; told by /auth/config."),
+    Variable("DID_LOGIN", "allowlist", "Which DIDs and wallets may sign in: off, allowlist or open."),
+    Variable("DID_ALLOW", "", "DIDs that may sign in, or a file of them, one a line.", "list"),
+    Variable("DID_AUD", "", "Audiences of DID tokens and origins of wallet messages, beside PUBLIC_URL.", "list"),
+    Variable(
+        "DID_MAX_LIFETIME", "900", "The longest that a DID's token or a wallet's message may be good for.", "seconds"
+    ),
+    Variable("DID_CHAINS", "1", "Chain ids of the Ethereum accounts that may sign in.", "list"),
+    Variable("DID_REPLAY", "off", "How often a DID's token may be used: off is without limit, once needs a jti."),
     Variable("ENGINE_URL", "http://localhost:11434", "The model server behind the gateway, without /v1.", "URL"),
     Variable("ENGINE_API_KEY", "", "Sent to the engine as its Bearer token.", secret=True),
     Variable("ENGINE_CONNECT_TIMEOUT", "5", "How long connecting to the engine may take.", "seconds"),

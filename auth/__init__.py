@@ -1,6 +1,10 @@
 """Who is calling: bearer tokens in, verified identities out."""
 
 from .credentials import credential
+from .did import Method, resolve
+from .did_jwt import DIDVerifier
+from .did_policy import MAX_LIFETIME_CEILING, DIDLogin, DIDSettings
+from .ethereum import wallet_extra_installed
 from .interface import (
     AuthError,
     Identity,
@@ -9,15 +13,22 @@ from .interface import (
     InvalidToken,
     IssuerUnavailable,
     MissingCredentials,
+    NotAllowed,
+    SignInUnavailable,
     TokenVerifier,
 )
 from .issuer import GatewayIssuer, LocalVerifier, SigningKeyError, load_or_create
 from .oidc import OIDCSettings, OIDCVerifier
 from .proof import Proof, TrustedIssuer
 from .verifier import RememberingVerifier, TokenPicker, verify_jwt
+from .wallet import SignedIn, WalletTokenVerifier, WalletVerifier
 
 __all__ = [
+    "MAX_LIFETIME_CEILING",
     "AuthError",
+    "DIDLogin",
+    "DIDSettings",
+    "DIDVerifier",
     "GatewayIssuer",
     "Identity",
     "InsufficientScope",
@@ -25,16 +36,24 @@ __all__ = [
     "InvalidToken",
     "IssuerUnavailable",
     "LocalVerifier",
+    "Method",
     "MissingCredentials",
+    "NotAllowed",
     "OIDCSettings",
     "OIDCVerifier",
     "Proof",
     "RememberingVerifier",
+    "SignInUnavailable",
+    "SignedIn",
     "SigningKeyError",
     "TokenPicker",
     "TokenVerifier",
     "TrustedIssuer",
+    "WalletTokenVerifier",
+    "WalletVerifier",
     "credential",
     "load_or_create",
+    "resolve",
     "verify_jwt",
+    "wallet_extra_installed",
 ]

@@ -20,7 +20,7 @@ class Identity:
         subject: The issuer's own name for the caller (`sub`).
         issuer: Who vouches for the caller.
         claims: Everything that was signed, read-only.
-        scheme: How the caller proved it: "oidc" or "dev".
+        scheme: How the caller proved it: "oidc", "did", "wallet" or "dev".
         scopes: What the issuer allows the bearer to do. Empty where nobody but the caller himself could have said so.
     """
 
@@ -56,7 +56,9 @@ class AuthError(Exception):
         InvalidRequest       400 invalid_request
         InvalidToken         401 invalid_token
         InsufficientScope    403 insufficient_scope
+        NotAllowed           403 not_allowed
         IssuerUnavailable    503
+        SignInUnavailable    503
     ```
     """
 
@@ -116,22 +118,60 @@ class IssuerUnavailable(AuthError):
         self.retry_after = retry_after
 
 
+class NotAllowed(AuthError):
+    """The caller is who they say, but nobody let them in."""
+
+    sentence = "This DID is verified but not allowed here: the operator can add it to DID_ALLOW."
+
+    def __init__(self) -> None:
+        super().__init__("not_allowed")
+
+
+class SignInUnavailable(AuthError):
+    """Nothing can be said about the token: whether it was used before cannot be looked up at the moment."""
+
+    sentence = "Sign-in is not possible at the moment: try again."
+
+    def __init__(self) -> None:
+        super().__init__("sign_in_unavailable")
+
+
 # No quotation mark and no backslash: these go into `error_description` (RFC 6750 §3).
 SENTENCES: Mapping[str, str] = MappingProxyType(
     {
         "audience": "The token is meant for another audience.",
         "bound": "The token is bound to a key that a bearer token cannot show.",
         "conflict": "More than one credential was sent.",
+        "contract_wallet": "Contract wallets cannot sign in here yet: use the key of an ordinary account.",
         "did": "Sign-in with a DID is not enabled here.",
+        "did_bare": "A DID alone proves nothing: send a token that its key signed.",
+        "did_chain": "Accounts on this chain are not taken here.",
+        "did_differs": "The token was issued by another DID than the one before it.",
+        "did_key_agreement": "The key of this DID is for key agreement: it cannot sign.",
+        "did_key_type": "The key of this DID cannot sign in: use Ed25519, secp256k1, P-256, P-384 or P-521.",
+        "did_malformed": "The DID is malformed.",
+        "did_method": "This DID method is not taken: use did:key, did:jwk or did:pkh:eip155.",
+        "did_namespace": "Of did:pkh only eip155 accounts are taken; solana and others come later.",
+        "did_private": "The DID contains a private key, which is public by now.",
+        "did_rsa": "RSA keys in DIDs are not taken yet; they come later.",
+        "did_small_order": "The key of this DID fits signatures that nobody made.",
+        "did_web": "did:web is not taken yet; it comes later.",
         "early": "The token is not valid yet.",
         "expired": "The token has expired.",
+        "domain": "The message is meant for another site.",
         "id_token": "This is an ID token: send the access token that came with it.",
         "issuer": "The issuer of the token is not trusted here.",
+        "lifetime": "The token must end, and soon: its lifetime is not accepted here.",
         "malformed": "The token is malformed.",
+        "nonce": "The nonce is not from here, too old, or used already: get another one at /auth/nonce.",
+        "replayed": "The token was used already.",
         "scheme": "The Authorization header must be: Bearer, a space, and the token.",
+        "sign_in_body": "Send JSON with two members: message, and signature as 0x and hex digits.",
         "signature": "The signature of the token is not valid.",
         "too_large": "The token is too large.",
         "unknown_kid": "The key of the token is not known to its issuer.",
         "user": "The name in the token cannot be used here.",
+        "wallet": "Sign-in with a wallet is not enabled here: the operator can allow accounts in DID_ALLOW.",
+        "wallet_extra": "Sign-in with a wallet is not installed here.",
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hmac
 import json
 import os
 import tempfile
@@ -49,6 +50,23 @@ class GatewayIssuer:
         signing_input = f"{_segment(header)}.{_segment(claims)}"
         return f"{signing_input}.{encode_base64url(self._key.sign(signing_input.encode('ascii')))}"
 
+    def check(self, token: SignedToken, typ: str) -> None:
+        """Check that this gateway signed `token`, as one of the kind `typ`. What it says is not looked at.
+
+        Raises:
+            InvalidToken: It did not.
+        """
+        if token.typ != typ:
+            raise InvalidToken("type")
+        if token.kid != self.kid:
+            raise InvalidToken("unknown_kid")
+        if not verify_signature(token.alg, self.verifying_key, token.signing_input, token.signature):
+            raise InvalidToken("signature")
+
+    def secret(self, purpose: str) -> bytes:
+        """32 bytes that only the holders of this key know, others for every purpose."""
+        return hmac.digest(self._key.private_bytes_raw(), f"attach {purpose}".encode(), "sha256")
+
     def dev_token(self, user: str, *, now: float, lifetime: float = DEV_TOKEN_SECONDS) -> str:
         """A token with which a developer is `user` at a gateway in dev mode, for `lifetime` seconds.
 
@@ -88,12 +106,7 @@ class LocalVerifier:
         return (await self.prove(parse(token))).identity
 
     async def prove(self, token: SignedToken) -> Proof:
-        if token.typ != DEV_TYPE:
-            raise InvalidToken("type")
-        if token.kid != self._issuer.kid:
-            raise InvalidToken("unknown_kid")
-        if not verify_signature(token.alg, self._issuer.verifying_key, token.signing_input, token.signature):
-            raise InvalidToken("signature")
+        self._issuer.check(token, DEV_TYPE)
         if token.claims.get("iss") != DEV_ISSUER:
             raise InvalidToken("issuer")
         expires_at = check_times(token.claims, now=self._clock(), leeway=0.0)

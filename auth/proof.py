@@ -19,11 +19,13 @@ class Proof:
         expires_at: When the token itself ends, in seconds since the epoch, without leeway.
         holds: Whether what the token was verified with still stands (its key has not left the issuer's set).
             Asked on every request, so it costs less than a microsecond and never waits.
+        reusable: Whether the token may come again; otherwise the verdict is for one request only.
     """
 
     identity: Identity
     expires_at: float
     holds: Callable[[], bool] = field(repr=False)
+    reusable: bool = True
 
 
 class TrustedIssuer(Protocol):

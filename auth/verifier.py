@@ -9,24 +9,35 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from .did_jwt import DIDVerifier, parse_with_did
 from .interface import Identity, InvalidToken, IssuerUnavailable, TokenVerifier
-from .jws import MAX_TOKEN_BYTES, parse
+from .jws import MAX_TOKEN_BYTES
 from .proof import Proof, TrustedIssuer
+from .wallet import PREFIX, WalletVerifier
 
 REMEMBERED_SECONDS = 300.0
 MAX_REMEMBERED = 4096
 
 
 class TokenPicker:
-    """Takes each token to the issuer that it names.
+    """Takes each token to who can verify it: by its shape, and by the issuer that it names.
 
-    The name is read before the signature is verified: it may choose among the issuers that are trusted, and nothing
-    else (no URL is ever made of it).
+    `siwe.` and two segments are what a wallet signed; a JWT whose `iss` is a DID, alone or behind that DID and a dot,
+    is that DID's; every other JWT belongs to the issuer with the name in its `iss`. All this is read before a signature
+    is verified: it may choose among those who are trusted, and nothing else (no URL is ever made of it).
     """
 
-    def __init__(self, issuers: Iterable[TrustedIssuer]) -> None:
+    def __init__(
+        self,
+        issuers: Iterable[TrustedIssuer],
+        *,
+        dids: DIDVerifier | None = None,
+        wallets: WalletVerifier | None = None,
+    ) -> None:
         """Raises `ValueError` if two issuers go by one name."""
         self._issuers = tuple(issuers)
+        self._dids = dids
+        self._wallets = wallets
         self._by_name: dict[str, TrustedIssuer] = {}
         for issuer in self._issuers:
             for name in issuer.names:
@@ -37,7 +48,7 @@ class TokenPicker:
     def ready(self) -> bool:
         """Whether tokens of at least one issuer could be verified now."""
         each = [issuer.ready for issuer in self._issuers]  # Every one is asked, and so kept warm.
-        return any(each)
+        return any(each) or (self._dids is not None and self._dids.ready)
 
     def authorization_servers(self) -> list[str]:
         """Where clients can get tokens that are accepted here."""
@@ -45,10 +56,16 @@ class TokenPicker:
 
     async def prove(self, token: str) -> Proof:
         """Verify `token` in full. Raises only `AuthError`."""
-        signed = parse(token)
+        if token.startswith(PREFIX):
+            if self._wallets is None:
+                raise InvalidToken("wallet")
+            return await self._wallets.prove_bearer(token)
+        signed, did = parse_with_did(token)
         name = signed.claims.get("iss")
-        if isinstance(name, str) and name.startswith("did:"):
-            raise InvalidToken("did")
+        if did is not None or (isinstance(name, str) and name.startswith("did:")):
+            if self._dids is None:
+                raise InvalidToken("did")
+            return await self._dids.prove(signed, did)
         issuer = self._by_name.get(name) if isinstance(name, str) else None
         if issuer is None:
             raise InvalidToken("issuer")
@@ -135,7 +152,7 @@ class RememberingVerifier(TokenVerifier):
 
     def _remember(self, digest: bytes, proof: Proof) -> None:
         now = self._clock()
-        if proof.expires_at <= now:
+        if proof.expires_at <= now or not proof.reusable:
             return
         until = min(proof.expires_at, now + REMEMBERED_SECONDS)
         self._remembered[digest] = _Remembered(proof.identity, until, proof.holds)

@@ -1,0 +1,101 @@
+"""Sign-in with DIDs and wallets: what it is made of, and the two endpoints that wallets need."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from auth import DIDVerifier, GatewayIssuer, WalletTokenVerifier, WalletVerifier, load_or_create
+from store import Journal, JournalOnce, MemoryOnce, OnceStore
+
+from .did_settings import wallets_possible
+from .settings import Settings
+
+MOST_SIGN_IN_BYTES = 16 * 1024
+_UNKEPT = {"Cache-Control": "no-store"}  # RFC 6749 §5.1; a nonce that a cache hands out is no nonce.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn:
+    """The ways in beside an OIDC provider's.
+
+    Attributes:
+        journal: Opened by `running`; None where nobody could sign in, and so nothing needs to be remembered.
+    """
+
+    settings: Settings
+    journal: Journal | None
+    dids: DIDVerifier
+    wallets: WalletVerifier | None
+    wallet_tokens: WalletTokenVerifier | None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Raises `JournalError`."""
+        if self.settings.dev is None:
+            self.settings.did.announce()
+        async with AsyncExitStack() as stack:
+            if self.journal is not None:
+                await stack.enter_async_context(self.journal)
+            yield
+
+
+def build_sign_in(settings: Settings) -> SignIn:
+    """Opens nothing but the gateway's own key, and that only where a wallet could sign in.
+
+    Raises:
+        SigningKeyError: The key cannot be had.
+    """
+    did = settings.did
+    journal = Journal(settings.data_dir) if did.possible else None
+    store: OnceStore = MemoryOnce() if journal is None else JournalOnce(journal)
+    wallets: WalletVerifier | None = None
+    tokens: WalletTokenVerifier | None = None
+    if wallets_possible(did):
+        issuer = _own_issuer(settings)
+        wallets, tokens = WalletVerifier(did, issuer, store), WalletTokenVerifier(did, issuer)
+    return SignIn(
+        settings=settings, journal=journal, dids=DIDVerifier(did, store), wallets=wallets, wallet_tokens=tokens
+    )
+
+
+def wallet_routes(wallets: WalletVerifier) -> APIRouter:
+    """Where a page gets a nonce, and trades what a wallet signed for a token."""
+    router = APIRouter(redirect_slashes=False)
+
+    async def nonce() -> JSONResponse:
+        """A nonce for a message that a wallet is to sign, and what else must stand in it (ERC-4361)."""
+        return JSONResponse(wallets.challenge(), headers=_UNKEPT)
+
+    async def siwe(request: Request) -> JSONResponse:
+        """Trade `{"message": ..., "signature": "0x..."}` for a bearer token that ends when the message does."""
+        signed_in = await wallets.trade(await _body(request))
+        answer: dict[str, Any] = {
+            "access_token": signed_in.token,
+            "token_type": "Bearer",
+            "expires_in": signed_in.expires_in,
+            "user": signed_in.user,
+        }
+        return JSONResponse(answer, headers=_UNKEPT)
+
+    router.add_api_route("/auth/nonce", nonce, methods=["GET"], tags=["gateway"])
+    router.add_api_route("/auth/nonce", nonce, methods=["HEAD"], include_in_schema=False)
+    router.add_api_route("/auth/siwe", siwe, methods=["POST"], tags=["gateway"])
+    return router
+
+
+async def _body(request: Request) -> bytes:
+    """The body, or a little more than the most that a sign-in can need."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_SIGN_IN_BYTES:
+            break
+    return bytes(body)
+
+
+def _own_issuer(settings: Settings) -> GatewayIssuer:
+    return settings.dev.issuer if settings.dev is not None else load_or_create(settings.data_dir)
