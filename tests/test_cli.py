@@ -137,7 +137,7 @@ async def test_options_beat_the_environment_which_beats_the_file(
     issuer: Issuer, engine: Engine, tmp_path: Path
 ) -> None:
     write_env(tmp_path, {**environ_for(issuer, engine.url), "PORT": "1", "HOST": "file.invalid", "LOG_FORMAT": "text"})
-    environ = {"HOST": "127.0.0.1", "LOG_FORMAT": "xml"}
+    environ = {"HOST": "127.0.0.1", "LOG_FORMAT": "xml", "DID_LOGIN": "off"}
     async with spawn("--port", "0", "--log-format", "json", environ=environ, cwd=tmp_path) as process:
         assert process.stderr is not None
         line = json.loads(await process.stderr.readline())
@@ -316,7 +316,8 @@ async def test_uvicorn_serves_it_out_of_the_working_directorys_file(
     text = "".join(lines) + rest.decode()
     assert text.count("Uvicorn running") == 1
     events = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    assert [event["event"] for event in events] == ["settings.unread", "jwks.changed", "request", "request"]
+    told = [event["event"] for event in events]
+    assert told == ["settings.unread", "did.nobody_allowed", "jwks.changed", "request", "request"]
 
 
 async def test_uvicorn_refuses_with_the_same_words_and_the_same_code(tmp_path: Path) -> None:
