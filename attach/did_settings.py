@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from auth import MAX_LIFETIME_CEILING, DIDLogin, DIDSettings, InvalidToken, resolve, wallet_extra_installed
+from auth import DIDLogin, DIDSettings, InvalidToken, resolve, wallet_extra_installed
 
 from .environment import Environment
 
@@ -16,18 +16,18 @@ _CHAIN = re.compile(r"0|[1-9][0-9]{0,17}")
 def read_did_settings(environment: Environment, *, login: DIDLogin | None = None) -> DIDSettings:
     """Read everything about DIDs; `login` where it is not the environment's to say. Faults are noted there."""
     public_url = environment.url("PUBLIC_URL") or f"http://localhost:{environment.count('PORT', least=0, most=65535)}"
-    max_lifetime = environment.seconds("DID_MAX_LIFETIME")
-    if max_lifetime > MAX_LIFETIME_CEILING:
-        environment.fault("DID_MAX_LIFETIME", f"is {max_lifetime:.0f}", f"give at most {MAX_LIFETIME_CEILING:.0f}")
     chains = _chains(environment)
-    return DIDSettings(
+    settings = DIDSettings(
         audiences=(public_url, *environment.words("DID_AUD")),
         login=environment.choice("DID_LOGIN", LOGINS) if login is None else login,
         allow=_allowed(environment, chains),
-        max_lifetime=max_lifetime,
+        max_lifetime=environment.seconds("DID_MAX_LIFETIME"),
         chains=chains,
         once=environment.choice("DID_REPLAY", ("off", "once")) == "once",
     )
+    for sentence in settings.faults():
+        environment.fault(*sentence.split(" ", 1))
+    return settings
 
 
 def _chains(environment: Environment) -> frozenset[int]:

@@ -3,7 +3,7 @@
 from .credentials import credential
 from .did import Method, resolve
 from .did_jwt import DIDVerifier
-from .did_policy import MAX_LIFETIME_CEILING, DIDLogin, DIDSettings
+from .did_policy import DIDLogin, DIDSettings
 from .ethereum import wallet_extra_installed
 from .interface import (
     AuthError,
@@ -24,7 +24,6 @@ from .verifier import RememberingVerifier, TokenPicker, verify_jwt
 from .wallet import SignedIn, WalletTokenVerifier, WalletVerifier
 
 __all__ = [
-    "MAX_LIFETIME_CEILING",
     "AuthError",
     "DIDLogin",
     "DIDSettings",

@@ -39,6 +39,12 @@ class DIDSettings:
     once: bool = False
     leeway: float = 60.0
 
+    def faults(self) -> list[str]:
+        """What is wrong with these settings, one sentence each, in the names of the environment variables."""
+        if self.max_lifetime > MAX_LIFETIME_CEILING:
+            return [f"DID_MAX_LIFETIME is {self.max_lifetime:g}: give at most {MAX_LIFETIME_CEILING:.0f}"]
+        return []
+
     @property
     def possible(self) -> bool:
         """Whether there is anybody who could sign in."""
