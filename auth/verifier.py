@@ -81,9 +81,10 @@ class TokenPicker:
             raise absent[0]
 
     async def check_any(self) -> None:
-        """Wait until every issuer answered or failed to. Raises `IssuerUnavailable` if all of them failed."""
+        """Wait until every issuer answered or failed to. Raises `IssuerUnavailable` if nobody could be verified."""
         absent = await self._absent()
-        if absent and len(absent) == len(self._issuers):
+        without_issuers = self._dids is not None and self._dids.ready
+        if absent and len(absent) == len(self._issuers) and not without_issuers:
             raise absent[0]
 
     async def _absent(self) -> list[IssuerUnavailable]:
