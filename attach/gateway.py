@@ -128,8 +128,8 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
             public=public_endpoints(api_docs=settings.api_docs),
             public_below=PUBLIC_BELOW,
         ),
-        Middleware(ScopeMiddleware, rules=settings.scopes),
         Middleware(SessionMiddleware),
+        Middleware(ScopeMiddleware, rules=settings.scopes),
         Middleware(EngineMiddleware, engine=engine),
     ]
     app = Gateway(

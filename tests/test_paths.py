@@ -216,7 +216,7 @@ async def test_a_path_that_servers_read_in_two_ways_is_refused(stand: Stand, tar
 
 
 @in_one_loop
-@pytest.mark.parametrize("target", ["/x y", "/x\ty", "/x\x7f", "/caf\xe9", "x", "http://gateway.test"])
+@pytest.mark.parametrize("target", ["/x y", "/x\ty", "/x\x7f", "/caf\xe9", "x", "*", "gateway.test:80"])
 async def test_a_target_that_is_no_target_is_refused(stand: Stand, target: str) -> None:
     answer = await stand.ask("GET", target)
     assert answer.status == 400

@@ -103,6 +103,13 @@ async def test_the_engines_failure_is_stamped_too() -> None:
     assert stamp(answer) == stamped("alice")
 
 
+async def test_a_caller_whose_token_does_not_reach_is_stamped_too() -> None:
+    async with standing(SCOPE_RULES="/x=chat:run") as stand:
+        answer = await stand.ask("GET", "/x")
+    assert (answer.status, answer.code) == (403, "insufficient_scope")
+    assert stamp(answer) == stamped("alice")
+
+
 @in_one_loop
 @pytest.mark.parametrize("target", ["/healthz", "/x"])
 async def test_nobody_is_stamped_who_has_not_proved_who_he_is(stand: Stand, target: str) -> None:
