@@ -173,7 +173,7 @@ def body_of(request: httpx.Request) -> Body:
     """The body of a request, as bytes where httpx holds it as such."""
     stream = request.stream
     if isinstance(stream, httpx.ByteStream):
-        return request.content
+        return b"".join(stream)
     if isinstance(stream, httpx.AsyncByteStream):
         return stream
     raise httpx.LocalProtocolError("The request's stream cannot be read asynchronously")

@@ -1,0 +1,1 @@
+"""The transport against honest, strange and hostile servers."""
