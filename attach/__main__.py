@@ -13,7 +13,13 @@ from .listener import CannotListen
 from .local_engine import LocalEngineError
 from .start import find_variables, refusal_to_start
 
-_COMMANDS = {"serve": commands.serve, "dev": commands.dev, "token": commands.token, "check": commands.check}
+_COMMANDS = {
+    "serve": commands.serve,
+    "dev": commands.dev,
+    "token": commands.token,
+    "keys": commands.keys,
+    "check": commands.check,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

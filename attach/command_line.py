@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_dev(commands)
     token = _command(commands, "token", "mint a token for dev mode", "attach-gateway token --user alice")
     token.add_argument("--user", default=DEV_USER, metavar="NAME", help=f"whom it stands for (default {DEV_USER})")
+    keys = _command(commands, "keys", "replace the key that the gateway signs with", "attach-gateway keys rotate")
+    keys.add_argument("action", choices=["rotate"], help="a new key signs; the old one is believed for another day")
     _command(commands, "check", "show the settings in force and what answers", "attach-gateway check")
     return parser
 

@@ -5,6 +5,8 @@ import asyncio
 from collections.abc import Mapping
 from socket import socket
 
+from auth import KeyFolder, SigningKeyError
+
 from .check import effective, report
 from .dev import mint, refuse_unsafe
 from .dev_server import serve_dev
@@ -40,6 +42,17 @@ def dev(variables: Mapping[str, str], options: argparse.Namespace) -> int:
 def token(variables: Mapping[str, str], options: argparse.Namespace) -> int:
     """Print a token for dev mode."""
     print(mint(Settings.for_dev(variables).data_dir, options.user))
+    return 0
+
+
+def keys(variables: Mapping[str, str], options: argparse.Namespace) -> int:
+    """Rotate the key that the gateway signs with, whether one runs or not."""
+    settings = Settings.for_dev(variables)
+    if settings.signing_key is not None:
+        raise SigningKeyError(
+            "the key is in ATTACH_SIGNING_KEY: put a new one before it there, and keep the old for a day"
+        )
+    print(f"Signing from now on: {KeyFolder(settings.data_dir).rotate().kid}")
     return 0
 
 

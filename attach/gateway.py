@@ -15,6 +15,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth import (
+    IdentitySigner,
     IssuerUnavailable,
     LocalVerifier,
     OIDCVerifier,
@@ -85,9 +86,12 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     the other to end what still runs. `app.state.verifier` is what `auth.verify_jwt` takes.
     """
     transport = build_transport(settings)
-    engine = EngineProxy(transport, settings.engine, trusted_proxies=settings.trusted_proxies)
-    issuer_client = build_issuer_client()
     sign_in = build_sign_in(settings)
+    signer = None
+    if settings.identity_jwt and sign_in.issuer is not None:
+        signer = IdentitySigner(sign_in.issuer, name=settings.base_url, audience=settings.engine.url)
+    engine = EngineProxy(transport, settings.engine, signer=signer, trusted_proxies=settings.trusted_proxies)
+    issuer_client = build_issuer_client()
     verifier = build_verifier(settings, issuer_client, sign_in)
     resource = ProtectedResource(
         public_url=settings.public_url, issuers=verifier.authorization_servers, scopes=settings.scopes
@@ -143,7 +147,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         redoc_url="/redoc" if settings.api_docs else None,
         openapi_url="/openapi.json" if settings.api_docs else None,
     )
-    app.include_router(own_routes(settings, readiness, resource))
+    app.include_router(own_routes(settings, readiness, resource, sign_in.issuer))
     if sign_in.wallets is not None:
         app.include_router(wallet_routes(sign_in.wallets))
     app.state.verifier = verifier

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from auth import GatewayIssuer
 from middleware import loosest_path
 from wire import Refusal
 
@@ -33,7 +34,8 @@ _RESERVED = (
     "/v1/logs",
 )
 _RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
-_OPEN = ("/healthz", "/readyz", "/auth/config", "/auth/nonce", WELL_KNOWN)
+JWKS = "/.well-known/jwks.json"
+_OPEN = ("/healthz", "/readyz", "/auth/config", "/auth/nonce", WELL_KNOWN, JWKS)
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -68,7 +70,9 @@ class EngineMiddleware:
         await (self.app if ours else self.engine)(scope, receive, send)
 
 
-def own_routes(settings: Settings, readiness: Readiness, resource: ProtectedResource) -> APIRouter:
+def own_routes(
+    settings: Settings, readiness: Readiness, resource: ProtectedResource, issuer: GatewayIssuer | None
+) -> APIRouter:
     """Health, readiness, and what a browser client needs to sign in."""
     router = APIRouter(redirect_slashes=False)
 
@@ -104,10 +108,16 @@ def own_routes(settings: Settings, readiness: Readiness, resource: ProtectedReso
             raise HTTPException(404)
         return JSONResponse(document)
 
+    async def jwks() -> JSONResponse:
+        """The keys with which the gateway signs, for whoever checks `X-Attach-Identity` (RFC 7517 §5)."""
+        keys = {"keys": []} if issuer is None else issuer.jwks()
+        return JSONResponse(keys, headers={"Cache-Control": "public, max-age=300"})
+
     endpoints: dict[str, Callable[..., Any]] = {
         "/healthz": healthz,
         "/readyz": readyz,
         "/auth/config": auth_config,
+        JWKS: jwks,
         WELL_KNOWN: metadata,
         WELL_KNOWN_BELOW + "{path:path}": metadata,
     }

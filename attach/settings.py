@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, get_args
 
-from auth import DIDSettings, GatewayIssuer, OIDCSettings
+from auth import DIDSettings, GatewayIssuer, OIDCSettings, SigningKeyError, issuer_of_pem
 from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
 
@@ -53,6 +53,8 @@ class Settings:
         audience: What browser clients are told to ask tokens for.
         public_url: How clients reach the gateway, if it was told.
         scopes: What tokens must allow. Nothing in dev mode, whose tokens allow nothing in particular.
+        signing_key: The gateway's own keys in PEM; None: those in `data_dir`.
+        identity_jwt: Whether the engine is sent a signed `X-Attach-Identity`.
         max_request_bytes: Limit for bodies that must be read whole.
     """
 
@@ -70,7 +72,14 @@ class Settings:
     trusted_proxies: tuple[Network, ...] = ()
     max_request_bytes: int = 32 * 1024 * 1024
     data_dir: Path = Path(".attach")
+    signing_key: str | None = field(default=None, repr=False)
+    identity_jwt: bool = False
     api_docs: bool = True
+
+    @property
+    def base_url(self) -> str:
+        """The gateway's name for itself, without a final slash."""
+        return (self.public_url or f"http://localhost:{self.server.port}").rstrip("/")
 
     @property
     def oidc(self) -> OIDCSettings | None:
@@ -115,11 +124,23 @@ class Settings:
             trusted_proxies=environment.networks("TRUSTED_PROXIES"),
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),
             data_dir=environment.directory("ATTACH_DATA_DIR"),
+            signing_key=_signing_key(environment),
+            identity_jwt=environment.flag("IDENTITY_JWT"),
             api_docs=environment.flag("API_DOCS"),
         )
         if environment.faults:
             raise ConfigurationError(environment.faults)
         return settings
+
+
+def _signing_key(environment: Environment) -> str | None:
+    text = environment.optional("ATTACH_SIGNING_KEY")
+    if text is not None:
+        try:
+            issuer_of_pem(text)
+        except SigningKeyError:
+            environment.fault("ATTACH_SIGNING_KEY", "is not a private key", "give an Ed25519 key in PEM")
+    return text
 
 
 def _engine(environment: Environment) -> EngineSettings:

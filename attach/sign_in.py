@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from auth import DIDVerifier, GatewayIssuer, WalletTokenVerifier, WalletVerifier, load_or_create
+from auth import DIDVerifier, GatewayIssuer, WalletTokenVerifier, WalletVerifier, issuer_of_pem, load_or_create
 from store import Journal, JournalOnce, MemoryOnce, OnceStore
 
 from .did_settings import wallets_possible
@@ -23,10 +23,12 @@ class SignIn:
     """The ways in beside an OIDC provider's.
 
     Attributes:
+        issuer: The gateway's own signature; None where nothing is to be signed.
         journal: Opened by `running`; None where nobody could sign in, and so nothing needs to be remembered.
     """
 
     settings: Settings
+    issuer: GatewayIssuer | None
     journal: Journal | None
     dids: DIDVerifier
     wallets: WalletVerifier | None
@@ -44,7 +46,7 @@ class SignIn:
 
 
 def build_sign_in(settings: Settings) -> SignIn:
-    """Opens nothing but the gateway's own key, and that only where a wallet could sign in.
+    """Opens nothing but the gateway's own key, and that only where something is to be signed.
 
     Raises:
         SigningKeyError: The key cannot be had.
@@ -54,11 +56,16 @@ def build_sign_in(settings: Settings) -> SignIn:
     store: OnceStore = MemoryOnce() if journal is None else JournalOnce(journal)
     wallets: WalletVerifier | None = None
     tokens: WalletTokenVerifier | None = None
-    if wallets_possible(did):
-        issuer = _own_issuer(settings)
+    issuer = _own_issuer(settings)
+    if issuer is not None and wallets_possible(did):
         wallets, tokens = WalletVerifier(did, issuer, store), WalletTokenVerifier(did, issuer)
     return SignIn(
-        settings=settings, journal=journal, dids=DIDVerifier(did, store), wallets=wallets, wallet_tokens=tokens
+        settings=settings,
+        issuer=issuer,
+        journal=journal,
+        dids=DIDVerifier(did, store),
+        wallets=wallets,
+        wallet_tokens=tokens,
     )
 
 
@@ -97,5 +104,9 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _own_issuer(settings: Settings) -> GatewayIssuer:
-    return settings.dev.issuer if settings.dev is not None else load_or_create(settings.data_dir)
+def _own_issuer(settings: Settings) -> GatewayIssuer | None:
+    if settings.dev is not None:
+        return settings.dev.issuer
+    if settings.signing_key is not None:
+        return issuer_of_pem(settings.signing_key)
+    return load_or_create(settings.data_dir) if settings.identity_jwt or wallets_possible(settings.did) else None

@@ -5,6 +5,7 @@ from .did import Method, resolve
 from .did_jwt import DIDVerifier
 from .did_policy import DIDLogin, DIDSettings
 from .ethereum import wallet_extra_installed
+from .identity_token import IdentitySigner
 from .interface import (
     AuthError,
     Identity,
@@ -17,9 +18,10 @@ from .interface import (
     SignInUnavailable,
     TokenVerifier,
 )
-from .issuer import GatewayIssuer, LocalVerifier, SigningKeyError, load_or_create
+from .issuer import GatewayIssuer, LocalVerifier, issuer_of_pem, load_or_create
 from .oidc import OIDCSettings, OIDCVerifier
 from .proof import Proof, TrustedIssuer
+from .signing_keys import KeyFolder, SigningKeyError
 from .verifier import RememberingVerifier, TokenPicker, verify_jwt
 from .wallet import SignedIn, WalletTokenVerifier, WalletVerifier
 
@@ -30,10 +32,12 @@ __all__ = [
     "DIDVerifier",
     "GatewayIssuer",
     "Identity",
+    "IdentitySigner",
     "InsufficientScope",
     "InvalidRequest",
     "InvalidToken",
     "IssuerUnavailable",
+    "KeyFolder",
     "LocalVerifier",
     "Method",
     "MissingCredentials",
@@ -51,6 +55,7 @@ __all__ = [
     "WalletTokenVerifier",
     "WalletVerifier",
     "credential",
+    "issuer_of_pem",
     "load_or_create",
     "resolve",
     "verify_jwt",

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import json
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from .claims import check_audience, check_bearer, check_times, text, user_name
 from .interface import Identity, InvalidToken
-from .jwk import verifying_key
+from .jwk import VerifyingKey
 from .jws import SignedToken, parse, verify_signature
 from .proof import Proof
+from .signing_keys import KeyFolder, SigningKeys, keys_of_pem
 from .strict import encode_base64url
-
-KEY_FILE = "signing-key.pem"
 
 # Every kind of token we sign has its own type and is refused in another's place (RFC 8725 §3.11).
 DEV_TYPE = "attach-dev+jwt"
@@ -32,23 +26,40 @@ DEV_AUDIENCE = "attach-dev-gateway"
 DEV_TOKEN_SECONDS = 12 * 3600.0
 
 
-class SigningKeyError(Exception):
-    """The gateway's own key cannot be had. `str()` says what is wrong with which file, and the mend."""
-
-
 class GatewayIssuer:
-    """Signs tokens in the gateway's own name, with an Ed25519 key that never leaves its file."""
+    """Signs tokens in the gateway's own name with an Ed25519 key, and knows those that did so before it.
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
-        self._key = key
-        self.verifying_key = verifying_key(key.public_key())
-        self.kid = self.verifying_key.thumbprint()
+    Args:
+        key: What signs.
+        current: The keys as they are now, where they can change while the gateway runs. Asked on every use.
+    """
+
+    def __init__(self, key: Ed25519PrivateKey, *, current: Callable[[], SigningKeys] | None = None) -> None:
+        fixed = SigningKeys(key=key)
+        self._current = current or (lambda: fixed)
+
+    @property
+    def verifying_key(self) -> VerifyingKey:
+        return self._current().verifying_key
+
+    @property
+    def kid(self) -> str:
+        return self._current().kid
+
+    def find(self, kid: str | None) -> VerifyingKey | None:
+        """The key of that name, if it is one that signs or signed until lately."""
+        return self._current().by_kid.get(kid) if kid is not None else None
+
+    def jwks(self) -> dict[str, Any]:
+        """The JWK Set to publish (RFC 7517 §5): the key that signs, then those that did until lately."""
+        return {"keys": [_published(kid, key) for kid, key in self._current().by_kid.items()]}
 
     def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
         """A compact JWS over `claims`, of the kind `typ`."""
-        header = {"alg": "EdDSA", "kid": self.kid, "typ": typ}
+        keys = self._current()
+        header = {"alg": "EdDSA", "kid": keys.kid, "typ": typ}
         signing_input = f"{_segment(header)}.{_segment(claims)}"
-        return f"{signing_input}.{encode_base64url(self._key.sign(signing_input.encode('ascii')))}"
+        return f"{signing_input}.{encode_base64url(keys.key.sign(signing_input.encode('ascii')))}"
 
     def check(self, token: SignedToken, typ: str) -> None:
         """Check that this gateway signed `token`, as one of the kind `typ`. What it says is not looked at.
@@ -58,14 +69,15 @@ class GatewayIssuer:
         """
         if token.typ != typ:
             raise InvalidToken("type")
-        if token.kid != self.kid:
+        key = self.find(token.kid)
+        if key is None:
             raise InvalidToken("unknown_kid")
-        if not verify_signature(token.alg, self.verifying_key, token.signing_input, token.signature):
+        if not verify_signature(token.alg, key, token.signing_input, token.signature):
             raise InvalidToken("signature")
 
     def secret(self, purpose: str) -> bytes:
         """32 bytes that only the holders of this key know, others for every purpose."""
-        return hmac.digest(self._key.private_bytes_raw(), f"attach {purpose}".encode(), "sha256")
+        return hmac.digest(self._current().key.private_bytes_raw(), f"attach {purpose}".encode(), "sha256")
 
     def dev_token(self, user: str, *, now: float, lifetime: float = DEV_TOKEN_SECONDS) -> str:
         """A token with which a developer is `user` at a gateway in dev mode, for `lifetime` seconds.
@@ -114,7 +126,7 @@ class LocalVerifier:
         check_bearer(token.claims)
         user = user_name(text(token.claims, "sub"), reserved=("did:",))
         identity = Identity(user=user, subject=user, issuer=DEV_ISSUER, claims=token.claims, scheme="dev")
-        return Proof(identity=identity, expires_at=expires_at, holds=lambda: True)
+        return Proof(identity=identity, expires_at=expires_at, holds=lambda: self._issuer.find(token.kid) is not None)
 
     async def warm(self) -> None:
         """Nothing is missing."""
@@ -127,63 +139,29 @@ class LocalVerifier:
 
 
 def load_or_create(directory: Path) -> GatewayIssuer:
-    """The gateway that `directory` belongs to, made on the first call: a private directory, a private key file.
+    """The gateway that `directory` belongs to, its key made on the first call: a private directory, a private key file.
 
-    Processes that start together end up with the same key.
+    Processes that start together end up with the same key, and follow when it is rotated.
 
     Raises:
         SigningKeyError: The key is damaged, readable by others, or cannot be written.
     """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _exclusively(directory):
-            path = directory / KEY_FILE
-            if not path.exists():
-                _write_key(path)
-            return GatewayIssuer(_read_key(path))
-    except OSError as error:
-        raise SigningKeyError(f"{directory} cannot hold the gateway's key: {error.strerror}") from error
+    folder = KeyFolder(directory)
+    return GatewayIssuer(folder.keys().key, current=folder.keys)
 
 
-@contextmanager
-def _exclusively(directory: Path) -> Iterator[None]:
-    """One process at a time. The lock is on the directory itself and goes with its process."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def issuer_of_pem(text: str) -> GatewayIssuer:
+    """A gateway whose Ed25519 keys somebody else keeps: the first PEM signs, further ones are still believed.
+
+    Raises:
+        SigningKeyError: There is none, or one is something else.
+    """
+    keys = keys_of_pem(text)
+    return GatewayIssuer(keys.key, current=lambda: keys)
 
 
-def _write_key(path: Path) -> None:
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{KEY_FILE}.", dir=path.parent)  # 0600 from the start
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-
-
-def _read_key(path: Path) -> Ed25519PrivateKey:
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise SigningKeyError(f"{path} can be read by others (mode {mode:o}): run chmod 600 {path}")
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise SigningKeyError(f"{path} is not a private key: restore it, or remove it to have a new one") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SigningKeyError(f"{path} is not an Ed25519 key: restore it, or remove it to have a new one")
-    return key
+def _published(kid: str, key: VerifyingKey) -> dict[str, str]:
+    return {**dict(key.public), "alg": "EdDSA", "kid": kid, "use": "sig"}
 
 
 def _segment(members: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from auth import MissingCredentials
+from auth import IdentitySigner, MissingCredentials
 from wire import Refusal
 
 from .caller import Caller
@@ -52,6 +52,7 @@ class EngineProxy:
         transport: EngineTransport,
         settings: EngineSettings,
         *,
+        signer: IdentitySigner | None = None,
         trusted_proxies: tuple[Network, ...] = (),
     ) -> None:
         self.transport = transport
@@ -67,6 +68,7 @@ class EngineProxy:
         self._headers = RequestHeaders(
             host=self.url.netloc.decode("ascii"),
             credential=None if settings.api_key is None else f"Bearer {settings.api_key}",
+            signer=signer,
             trusted_proxies=trusted_proxies,
         )
         self._running: set[Caller] = set()

@@ -2,11 +2,13 @@
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from starlette.types import Scope
 
+from auth import IdentitySigner
 from wire import folded_name
 
 from .errors import UpstreamBroken
@@ -70,10 +72,19 @@ class RequestHeaders:
     Args:
         host: The upstream's own `Host`.
         credential: The gateway's own `Authorization` value for it; None sends none.
+        signer: Signs who calls, for an upstream that checks; None sends no such token.
         trusted_proxies: Peers whose `X-Forwarded-*` is believed. Everybody else's is replaced.
     """
 
-    def __init__(self, *, host: str, credential: str | None, trusted_proxies: Sequence[Network] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        credential: str | None,
+        signer: IdentitySigner | None = None,
+        trusted_proxies: Sequence[Network] = (),
+    ) -> None:
+        self._signer = signer
         self.own: Fields = [(b"host", host.encode("ascii"))]
         if credential is not None:
             self.own.append((b"authorization", credential.encode("latin-1")))
@@ -92,7 +103,14 @@ class RequestHeaders:
             *self._forwarded(scope),
             (b"x-request-id", state["public_request_id"]),
             *state.get("stamp", ()),
+            *self._signed(state),
         ]
+
+    def _signed(self, state: Mapping[str, Any]) -> Fields:
+        if self._signer is None or state.get("identity") is None:
+            return []
+        token = self._signer.token(state["identity"], state["session_id"])
+        return [(b"x-attach-identity", token.encode("ascii"))]
 
     def _forwarded(self, scope: Scope) -> Fields:
         client = scope.get("client")

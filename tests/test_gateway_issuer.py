@@ -19,8 +19,9 @@ from auth import (
     TokenPicker,
     load_or_create,
 )
-from auth.issuer import DEV_AUDIENCE, DEV_ISSUER, DEV_TYPE, KEY_FILE
+from auth.issuer import DEV_AUDIENCE, DEV_ISSUER, DEV_TYPE
 from auth.jws import parse
+from auth.signing_keys import KEY_FILE
 from auth.strict import decode_base64url
 from tests.clock import Clock
 from tests.issuer import b64, hs256, make_key
