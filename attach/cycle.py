@@ -1,5 +1,7 @@
 """One request and its answer on a connection of uvicorn's, without what a gateway does not need."""
 
+import socket
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +21,7 @@ class GatewayCycle(RequestResponseCycle):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._without_content = self.scope["method"] == "HEAD"
+        self._until_close = False
 
     async def send(self, message: ASGISendEvent) -> None:
         """Raises `RuntimeError` for a message out of turn, and for an answer that is not as long as it says."""
@@ -40,8 +43,11 @@ class GatewayCycle(RequestResponseCycle):
         if not self.keep_alive and not closing:
             fields.append(b"connection: close\r\n")
         if self.chunked_encoding is None and not self._without_content:
-            self.chunked_encoding = True
-            fields.append(b"transfer-encoding: chunked\r\n")
+            if self.scope["http_version"] == "1.0":
+                self._end_by_closing()
+            else:
+                self.chunked_encoding = True
+                fields.append(b"transfer-encoding: chunked\r\n")
         head = b"".join([STATUS_LINE[status], *fields, b"\r\n"])
         lines = len(fields) + 2
         if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
@@ -68,6 +74,8 @@ class GatewayCycle(RequestResponseCycle):
             pass
         elif self.chunked_encoding:
             self._send_chunk(body, last=not more)
+        elif self._until_close:
+            self.transport.write(body)
         else:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
@@ -83,7 +91,21 @@ class GatewayCycle(RequestResponseCycle):
         elif last:
             self.transport.write(b"0\r\n\r\n")
 
+    def _end_by_closing(self) -> None:
+        """What HTTP/1.0 has for an answer of unknown length (RFC 9112 §6.3): its end is the connection's.
+
+        Until it is complete the connection is set to be reset when it closes, so that a broken answer looks broken.
+        """
+        self._until_close = True
+        self._reset_at_close(True)
+
+    def _reset_at_close(self, reset: bool) -> None:
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+
     def _complete(self) -> None:
+        if self._until_close:
+            self._reset_at_close(False)
         if self.expected_content_length:
             raise RuntimeError("The answer is shorter than its Content-Length")
         self.response_complete = True

@@ -150,7 +150,7 @@ class _Answer:
                 if remaining <= 0:
                     await self._finish(piece)
                     continue
-            self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
+            self._tail = piece[-4:] if len(piece) >= 4 else self._tail[-4:] + piece
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         if not self._finished:
             await self._finish(b"")

@@ -51,7 +51,8 @@ _TOLD_BY_PROXIES = frozenset({b"x-forwarded-host", b"x-forwarded-proto"})
 _MOST_NAMES = 1024
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # The gateway writes its own; an answer with two of them is malformed (RFC 9110 §5.3).
-_KEPT_FROM_CLIENT = _HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
+# Alt-Svc would send browsers around the gateway (RFC 7838 §2.1).
+_KEPT_FROM_CLIENT = _HOP_BY_HOP | {b"alt-svc", b"date", b"server", b"x-request-id"}
 _OURS_TO_SAY = (b"access-control-", b"x-attach-", b"x_attach_")
 
 

@@ -323,6 +323,42 @@ async def test_a_connection_ends_with_the_websocket_that_it_was_refused(gateway:
         assert b"connection: close\r\n" in answer
 
 
+# HTTP/1.0
+
+OLD = b"GET /old HTTP/1.0\r\nHost: gateway\r\nAuthorization: Bearer %s\r\n\r\n"
+
+
+async def two_chunks(received: Received, connection: Connection) -> None:
+    await connection.head(transfer_encoding="chunked")
+    await connection.chunk(b"one ")
+    await connection.chunk(b"two")
+
+
+async def test_an_old_client_gets_an_answer_of_unknown_length_unframed(
+    gateway: Gateway, issuer: Issuer, engine: Engine
+) -> None:
+    async def whole(received: Received, connection: Connection) -> None:
+        await two_chunks(received, connection)
+        await connection.last_chunk()
+
+    engine.script = whole
+    head, _, body = (await gateway.raw(OLD % issuer.token().encode())).partition(b"\r\n\r\n")
+    assert body == b"one two"  # RFC 9112 §6.1: chunks are not for who speaks HTTP/1.0
+    assert b"transfer-encoding" not in head.lower()
+
+
+async def test_an_old_client_can_tell_a_broken_answer_from_a_whole_one(
+    gateway: Gateway, issuer: Issuer, engine: Engine
+) -> None:
+    async def broken(received: Received, connection: Connection) -> None:
+        await two_chunks(received, connection)
+        connection.abort()
+
+    engine.script = broken
+    with pytest.raises(ConnectionResetError):
+        await gateway.raw(OLD % issuer.token().encode())
+
+
 # Trailers
 
 
