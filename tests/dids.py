@@ -103,7 +103,7 @@ class Person:
 @cache
 def person(alg: str, method: str = "key", fresh: int = 0) -> Person:
     """Somebody with a did:key or did:jwk of the type that signs with `alg`; the same for the same arguments."""
-    key = make_key(alg, fresh=5000 + fresh)
+    key = make_key(alg, fresh=(6000 if method == "jwk" else 5000) + fresh)
     if method == "jwk":
         members = key.jwk(kid=None, alg=None, use=None)
         return Person(did=did_jwk(members), name=did_jwk(members), fragment="0", alg=alg, sign=key.sign)
