@@ -123,3 +123,15 @@ def test_full_is_every_extra_but_the_engine_and_the_tools() -> None:
     [full] = extras["full"]
     parts = full.removeprefix("attach-dev[").removesuffix("]").split(",")
     assert set(parts) == set(extras) - {"full", "engine", "dev"}
+
+
+def test_every_test_that_the_security_document_names_exists() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", text))
+    defined = {
+        name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert named
+    assert named - defined == set()
