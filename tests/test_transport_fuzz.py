@@ -422,3 +422,14 @@ def test_what_comes_behind_the_end_of_a_response_ends_its_connection(bench: Benc
             assert bench.parrot.connections == used + 1, pieces
 
     bench.run(examples())
+
+
+def test_what_comes_on_an_idle_connection_ends_it(bench: Bench) -> None:
+    async def examples() -> None:
+        for excess in (*GOOD, *TWISTS):
+            await bench.ask(Speech((GOOD[0], excess)))
+            await bench.parrot.silent()
+            assert bench.transport.counts == NONE_OPEN, excess
+            await bench.probe()
+
+    bench.run(examples())
