@@ -15,6 +15,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth import (
+    ExchangedIssuer,
     IdentitySigner,
     IssuerUnavailable,
     LocalVerifier,
@@ -170,7 +171,11 @@ def build_issuer_client() -> httpx.AsyncClient:
 
 def build_verifier(settings: Settings, client: httpx.AsyncClient, sign_in: SignIn | None = None) -> RememberingVerifier:
     """Everything that may vouch for a caller. Dev tokens are taken in dev mode only, where no OIDC provider's are."""
-    issuers: list[TrustedIssuer] = [OIDCVerifier(issuer, client) for issuer in settings.issuers]
+    providers = [OIDCVerifier(issuer, client) for issuer in settings.issuers]
+    issuers: list[TrustedIssuer] = [*providers]
+    if settings.exchange is not None:
+        result = next(provider for provider in providers if settings.exchange.result_issuer in provider.names)
+        issuers.append(ExchangedIssuer(settings.exchange, result, client))
     if settings.dev is not None:
         issuers.append(LocalVerifier(settings.dev.issuer))
     if sign_in is None:

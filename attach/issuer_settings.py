@@ -9,6 +9,7 @@ from typing import Any
 from auth import OIDCSettings
 
 from .environment import Environment
+from .exchange_settings import descope_issuer, descope_jwks_url
 
 _LISTS = ("aliases", "audiences", "algorithms")
 _TEXTS = ("issuer", "jwks_url", "required_typ", "user_claim", "user_prefix", "scopes_claim")
@@ -31,7 +32,8 @@ def issuer_settings(environment: Environment, *, needed: bool = True) -> tuple[O
     there is another way to sign in, there may be none.
     """
     entries = _entries(environment)
-    main = _short_form(environment, asked_for=needed and not entries)
+    descope = descope_issuer(environment, _defaults(environment))
+    main = _short_form(environment, asked_for=needed and not entries and descope is None)
     found = [main] if main else []
     for number, members in enumerate(entries, 1):
         entry = _entry(environment, number, members, main)
@@ -39,6 +41,10 @@ def issuer_settings(environment: Environment, *, needed: bool = True) -> tuple[O
             found[0] = entry
         elif entry is not None:
             found.append(entry)
+    if descope is not None and not any(descope.names & issuer.names for issuer in found):
+        found.append(descope)
+        for sentence in descope.faults():
+            environment.fault("DESCOPE_BASE_URL", f"leads nowhere: {sentence}", _MEND)
     _tell_apart(environment, found)
     return tuple(
         replace(
@@ -62,12 +68,17 @@ def _short_form(environment: Environment, *, asked_for: bool) -> OIDCSettings | 
         defaults,
         issuer=issuer or _NOBODY.issuer,
         audiences=defaults.audiences or _NOBODY.audiences,
-        jwks_url=environment.optional("OIDC_JWKS_URL"),
+        jwks_url=environment.optional("OIDC_JWKS_URL") or _backend_jwks_url(environment),
     )
     for sentence in settings.faults():
         name, _, problem = sentence.partition(" ")
         environment.fault(name, problem, _MEND)
     return settings
+
+
+def _backend_jwks_url(environment: Environment) -> str | None:
+    descope = environment.text("AUTH_BACKEND").lower() == "descope" and environment.optional("DESCOPE_PROJECT_ID")
+    return descope_jwks_url(environment) if descope else None
 
 
 def _defaults(environment: Environment) -> OIDCSettings:

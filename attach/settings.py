@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, get_args
 
-from auth import DIDSettings, GatewayIssuer, OIDCSettings, SigningKeyError, issuer_of_pem
+from auth import DIDSettings, ExchangeSettings, GatewayIssuer, OIDCSettings, SigningKeyError, issuer_of_pem
 from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
 
 from .did_settings import read_did_settings
 from .environment import Environment
+from .exchange_settings import exchange_settings
 from .faults import ConfigurationError
 from .issuer_settings import issuer_settings
 from .scope_settings import scope_rules
@@ -50,6 +51,7 @@ class Settings:
     Attributes:
         issuers: The OIDC issuers whose tokens are accepted, that of OIDC_ISSUER first; none in dev mode.
         did: How DIDs and wallets sign in.
+        exchange: Where tokens of further issuers are traded for one of `issuers`.
         audience: What browser clients are told to ask tokens for.
         public_url: How clients reach the gateway, if it was told.
         scopes: What tokens must allow. Nothing in dev mode, whose tokens allow nothing in particular.
@@ -60,6 +62,7 @@ class Settings:
 
     engine: EngineSettings
     issuers: tuple[OIDCSettings, ...] = ()
+    exchange: ExchangeSettings | None = None
     did: DIDSettings = field(default_factory=lambda: DIDSettings(audiences=(), login="off"))
     dev: DevSettings | None = None
     server: ServerSettings = field(default_factory=ServerSettings)
@@ -96,7 +99,8 @@ class Settings:
         environment = Environment(environ)
         did = read_did_settings(environment)
         issuers = issuer_settings(environment, needed=not did.possible)
-        return cls._read(environment, issuers=issuers, did=did, scopes=scope_rules(environment))
+        exchange = exchange_settings(environment, issuers)
+        return cls._read(environment, issuers=issuers, did=did, scopes=scope_rules(environment), exchange=exchange)
 
     @classmethod
     def for_dev(cls, environ: Mapping[str, str]) -> Self:
@@ -107,12 +111,19 @@ class Settings:
 
     @classmethod
     def _read(
-        cls, environment: Environment, *, issuers: tuple[OIDCSettings, ...], did: DIDSettings, scopes: ScopeRules
+        cls,
+        environment: Environment,
+        *,
+        issuers: tuple[OIDCSettings, ...],
+        did: DIDSettings,
+        scopes: ScopeRules,
+        exchange: ExchangeSettings | None = None,
     ) -> Self:
         public_url = environment.url("PUBLIC_URL")
         settings = cls(
             issuers=issuers,
             did=did,
+            exchange=exchange,
             engine=_engine(environment),
             server=_server(environment),
             audience=next(iter(environment.words("OIDC_AUD")), public_url),

@@ -5,6 +5,7 @@ from .did import Method, resolve
 from .did_jwt import DIDVerifier
 from .did_policy import DIDLogin, DIDSettings
 from .ethereum import wallet_extra_installed
+from .exchange import ExchangedIssuer, ExchangeSettings
 from .identity_token import IdentitySigner
 from .interface import (
     AuthError,
@@ -30,6 +31,8 @@ __all__ = [
     "DIDLogin",
     "DIDSettings",
     "DIDVerifier",
+    "ExchangeSettings",
+    "ExchangedIssuer",
     "GatewayIssuer",
     "Identity",
     "IdentitySigner",

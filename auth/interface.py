@@ -158,6 +158,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "did_web": "did:web is not taken yet; it comes later.",
         "domain": "The message is meant for another site.",
         "early": "The token is not valid yet.",
+        "exchange": "The token could not be exchanged for one that is accepted here.",
         "expired": "The token has expired.",
         "id_token": "This is an ID token: send the access token that came with it.",
         "issuer": "The issuer of the token is not trusted here.",

@@ -67,6 +67,29 @@ async def fetch_document(client: httpx.AsyncClient, url: str) -> Document:
         raise FetchError("malformed", url) from error
 
 
+async def post_form(
+    client: httpx.AsyncClient, url: str, form: Mapping[str, str], *, auth: tuple[str, str] | None
+) -> tuple[int, Mapping[str, Any]]:
+    """POST a form, with `auth` as Basic credentials. Returns the status and the JSON object, under the same limits.
+
+    Raises:
+        FetchError: There is no such answer at `url`.
+    """
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    request = client.stream("POST", url, data=dict(form), auth=auth, headers=headers, follow_redirects=False)
+    try:
+        async with request as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise FetchError("encoding", url)
+            if response.status_code not in (200, 400):
+                raise FetchError("status", url, status=response.status_code)
+            return response.status_code, decode_json_object(await _read(response))
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        raise FetchError("unreachable", url) from error
+    except ValueError as error:
+        raise FetchError("malformed", url) from error
+
+
 def url_fault(url: str, *, allow_http: bool = False) -> str | None:
     """What is wrong with `url` as the place of an issuer or of its keys, as the end of a sentence; None if nothing.
 

@@ -367,7 +367,11 @@ def test_every_variable_of_the_table_is_read() -> None:
             self.names.add(name)
             return super().get(name, default)
 
+    own = {"EXCHANGE_CLIENT_ID": "x", "EXCHANGE_CLIENT_SECRET": "x"}
+    descope = {"DESCOPE_PROJECT_ID": "x", "DESCOPE_CLIENT_ID": "x", "DESCOPE_CLIENT_SECRET": "x"}
     Settings.from_environ(Reading(ENOUGH))
+    for exchange in ({"EXCHANGE_URL": "https://x.example", **own}, {"ENABLE_DESCOPE_EXCHANGE": "on", **descope}):
+        Settings.from_environ(Reading({**ENOUGH, "EXCHANGE_ISSUERS": "https://theirs.example", **exchange}))
     assert Reading.names == {variable.name for variable in VARIABLES}
 
 
