@@ -25,8 +25,8 @@ class Nonces:
     What is kept is which message a nonce was used for, and only once an account that may sign in has signed it.
     """
 
-    def __init__(self, secret: bytes, store: OnceStore, clock: Callable[[], float] = time.time) -> None:
-        """`secret` makes the seals: the same in every process that is to know the nonces of the others."""
+    def __init__(self, secret: Callable[[], bytes], store: OnceStore, clock: Callable[[], float] = time.time) -> None:
+        """`secret` makes the seals; it is asked on every use, and the same in all processes that share their nonces."""
         self._secret = secret
         self._store = store
         self._clock = clock
@@ -70,4 +70,4 @@ class Nonces:
         return float(ends_at)
 
     def _seal(self, content: bytes) -> bytes:
-        return hmac.digest(self._secret, content, "sha256")[:_SEAL_BYTES]
+        return hmac.digest(self._secret(), content, "sha256")[:_SEAL_BYTES]

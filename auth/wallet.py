@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -71,7 +72,7 @@ class WalletVerifier:
         self._issuer = issuer
         self._clock = clock
         self._origins = tuple(dict.fromkeys(origins))
-        self._nonces = Nonces(issuer.secret("nonce"), store, clock)
+        self._nonces = Nonces(partial(issuer.secret, "nonce"), store, clock)
 
     def challenge(self) -> dict[str, Any]:
         """What a client needs to write the message that a wallet is to sign: a nonce, and what we compare with."""
@@ -199,7 +200,7 @@ class WalletTokenVerifier:
         user = user_name(text(token.claims, "sub"))
         self._settings.admit(user)  # Whom the operator has taken off the list in the meantime is out.
         identity = Identity(user=user, subject=user, issuer=WALLET_ISSUER, claims=token.claims, scheme="wallet")
-        return Proof(identity=identity, expires_at=expires_at, holds=lambda: True)
+        return Proof(identity=identity, expires_at=expires_at, holds=lambda: self._issuer.find(token.kid) is not None)
 
     async def warm(self) -> None:
         """Nothing is missing."""

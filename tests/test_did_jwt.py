@@ -191,7 +191,7 @@ async def test_a_null_subject_is_not_an_absent_one(verifier: DIDVerifier, clock:
     ids=str,
 )
 async def test_a_token_is_good_for_a_short_time(
-    verifier: DIDVerifier, clock: Clock, times: dict[str, float], why: str | None
+    verifier: DIDVerifier, clock: Clock, times: dict[str, Any], why: str | None
 ) -> None:
     token = person("EdDSA").token(clock=clock, **{name: clock() + offset for name, offset in times.items()})
     if why is None:
