@@ -13,6 +13,7 @@ examples:
   attach-gateway --port 8080               serve, with OIDC_ISSUER and OIDC_AUD in the environment or .env
   attach-gateway check                     say what it would run with, and whether issuer and engine answer
   attach-gateway token --user alice        another token for a gateway in dev mode
+  attach-gateway keys rotate               a new key of the gateway's own signs from now on
   attach-gateway COMMAND --help            everything about one command
 """
 

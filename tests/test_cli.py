@@ -22,7 +22,7 @@ from tests.issuer import Issuer
 from tests.requirements import require
 from tests.servers import ROOT, Engine, bearer, client_of, environ_for, spawn, started
 
-COMMANDS = ("serve", "dev", "token", "check")
+COMMANDS = ("serve", "dev", "token", "keys", "check")
 NOTHING_SET = """\
 The gateway cannot start with these settings. Mend them in the environment or in .env:
   OIDC_ISSUER is missing: set it to your issuer, such as https://example.eu.auth0.com/
