@@ -122,6 +122,12 @@ async def fetch(transport: EngineTransport, origin: Origin, body: Body = None) -
         await exchange.aclose()
 
 
+async def read_only(transport: EngineTransport, origin: Origin) -> bytes:
+    """A caller that does not close what it was cancelled in."""
+    exchange = await transport.exchange(origin, b"GET", b"/", [(b"Host", b"engine")])
+    return b"".join([piece async for piece in exchange])
+
+
 async def cancel(task: asyncio.Task[bytes]) -> None:
     """Cancel it, as a caller that leaves does, and wait until it has ended so."""
     assert not task.done()
@@ -151,12 +157,16 @@ def test_cancelled_while_connecting_it_leaves_its_place_to_who_waits(runner: asy
     runner.run(story())
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le", BEGUN])
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"HTTP/1.1 100 Continue\r\n\r\n", BEGUN[:25], BEGUN],
+    ids=["unanswered", "interim response", "within the head", "within the body"],
+)
 def test_cancelled_while_it_waits_for_more_it_closes_at_once(runner: asyncio.Runner, said: bytes) -> None:
     async def story() -> None:
         listener = Listener(said)
         async with asyncio.timeout(BOUND), listener.listening() as origin, open_transport() as transport:
-            task = asyncio.create_task(fetch(transport, origin))
+            task = asyncio.create_task(read_only(transport, origin))
             await listener.asked.wait()
             await turns()
             await cancel(task)
