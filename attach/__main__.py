@@ -13,7 +13,7 @@ from .listener import CannotListen
 from .local_engine import LocalEngineError
 from .start import find_variables, refusal_to_start
 
-_COMMANDS = {
+COMMANDS = {
     "serve": commands.serve,
     "dev": commands.dev,
     "token": commands.token,
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parse(sys.argv[1:] if arguments is None else arguments)
     try:
         variables = find_variables(os.environ, env_file=options.env_file, options=command_line.variables(options))
-        return _COMMANDS[options.command](variables, options)
+        return COMMANDS[options.command](variables, options)
     except ConfigurationError as exc:
         print(refusal_to_start(exc), file=sys.stderr)
         return 2

@@ -172,7 +172,7 @@ def test_a_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> 
     dist_info = f"attach_dev-{__version__}.dist-info"
     sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in modules(package)}
     rest = {name for name in wheel.namelist() if not name.startswith(dist_info)}
-    assert rest == sources | {"attach/py.typed"}
+    assert rest == sources | {f"{package}/py.typed" for package in PACKAGES}  # one for each (PEP 561)
     assert f"{dist_info}/licenses/LICENSE" in wheel.namelist()
 
 
