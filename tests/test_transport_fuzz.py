@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -433,3 +434,29 @@ def test_what_comes_on_an_idle_connection_ends_it(bench: Bench) -> None:
             await bench.probe()
 
     bench.run(examples())
+
+
+def test_what_came_on_an_idle_connection_just_before_a_request_is_no_answer_to_it(bench: Bench) -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            said = [GOOD[0], GOOD[1]]
+            peers = []
+            for answer in said:
+                if peers:
+                    peers[-1].send(GOOD[2])  # The loop has no time to see this before the next request begins.
+                asking = asyncio.create_task(bench.transport.handle_async_request(httpx.Request("GET", url)))
+                peer, _ = await loop.sock_accept(listener)
+                peers.append(peer)
+                await loop.sock_recv(peer, 1024)
+                peer.send(answer)
+                response = await asking
+                assert isinstance(response.stream, httpx.AsyncByteStream)
+                assert response.headers["content-length"] in answer.decode()
+                assert [piece async for piece in response.stream] == ([b"hello world"] if answer == GOOD[0] else [])
+            for peer in peers:
+                peer.close()
+
+    bench.run(story())
