@@ -443,7 +443,7 @@ def test_what_came_on_an_idle_connection_just_before_a_request_is_no_answer_to_i
             listener.setblocking(False)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
             said = [GOOD[0], GOOD[1]]
-            peers = []
+            peers: list[socket.socket] = []
             for answer in said:
                 if peers:
                     peers[-1].send(GOOD[2])  # The loop has no time to see this before the next request begins.
