@@ -62,8 +62,8 @@ async def _data_dir(settings: Settings) -> str | None:
 
 def _writing_problem(directory: Path) -> str | None:
     """What keeps a file from being kept in `directory`. Nothing is left behind: who checks may be another user."""
-    existing = next(path for path in (directory, *directory.parents) if path.exists())
     try:
+        existing = next(path for path in (directory, *directory.parents) if path.exists())
         with TemporaryFile(dir=existing) as file:
             file.write(b"x")
     except OSError as exc:

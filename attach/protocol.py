@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NoReturn
 from urllib.parse import unquote
@@ -13,6 +12,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .cycle import GatewayCycle
+from .limits import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -22,26 +22,6 @@ _OFFER = frozenset({b"http2-settings", b"upgrade"})
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 # Closing under what a client still sends would reset its connection, and our last words would be lost with it.
 _FAREWELL_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one connection may cost.
-
-    Attributes:
-        head_bytes: Size of a request's head; of the framing and trailers around its content too.
-        head_fields: Fields in a head.
-        head_seconds: For a head to arrive whole, and for an upload to end that is answered already.
-        unread_bytes: Of such an upload, swallowed so that its sender gets to see the answer.
-        idle_seconds: Between two requests. Load balancers in front must close first, or they send requests into
-            connections that are just being closed: 60 s is what most of them keep theirs.
-    """
-
-    head_bytes: int = 64 * 1024
-    head_fields: int = 100
-    head_seconds: float = 10.0
-    unread_bytes: int = 64 * 1024 * 1024
-    idle_seconds: int = 75
 
 
 class GatewayProtocol(HttpToolsProtocol):

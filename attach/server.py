@@ -15,8 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from .lifeline import watch_parent
+from .limits import Limits
 from .listener import address_of
-from .protocol import GatewayProtocol, Limits
+from .protocol import GatewayProtocol
 from .settings import ServerSettings
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Self
 import httpx
 
 from attach import Settings, create_app
+from attach.limits import Limits
 from attach.listener import address_of, listen
-from attach.protocol import Limits
 from attach.server import GatewayServer, build_server
 from tests.issuer import Issuer
 

@@ -190,6 +190,13 @@ async def test_check_says_what_is_missing(issuer: Issuer, engine: Engine, tmp_pa
     assert told["data dir"].endswith("cannot be written (Not a directory); set ATTACH_DATA_DIR")
 
 
+async def test_check_says_that_no_such_directory_can_be(issuer: Issuer, engine: Engine, tmp_path: Path) -> None:
+    environ = environ_for(issuer, engine.url, ATTACH_DATA_DIR="x" * 300)
+    code, out, _ = await run("check", environ=environ, cwd=tmp_path)
+    assert code == 1
+    assert out.splitlines()[-1].endswith("cannot be written (File name too long); set ATTACH_DATA_DIR")
+
+
 async def test_check_shows_the_settings_even_where_they_are_wrong(tmp_path: Path) -> None:
     code, out, err = await run("check", environ={"PORT": "http"}, cwd=tmp_path)
     assert code == 2

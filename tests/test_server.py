@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from attach import ServerSettings
+from attach.limits import Limits
 from attach.listener import listen
-from attach.protocol import Limits
 from attach.server import build_server
 from tests.issuer import Issuer
 from tests.processes import resident_bytes
