@@ -21,12 +21,15 @@ EMPTY = PoolCounts(open=0, idle=0, waiting=0)
 class RawServer:
     """Runs `talk` on each connection and closes it when that returns. What `talk` raises, the block raises at its end.
 
-    `connections` are all that were ever made.
+    Attributes:
+        connections: All that were ever made.
+        gone: Released whenever `talk` has met the end of a connection that the client closed.
     """
 
     def __init__(self, talk: Talk, *, tls: ssl.SSLContext | None = None) -> None:
         self.talk = talk
         self.connections: list[Connection] = []
+        self.gone = asyncio.Semaphore(0)
         self._tls = tls
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -61,6 +64,7 @@ class RawServer:
             with suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            self.gone.release()
             writer.close()
         except asyncio.CancelledError:
             connection.abort()
