@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
 import httpx
@@ -144,10 +144,18 @@ class Exchange(httpx.AsyncByteStream):
 
     def _begin_upload(self, body: AsyncIterable[bytes], length: int | None) -> None:
         self.uploading = self._connection.sending = True
-        self._upload = self._connection.loop.create_task(self._send_body(body, length))
+        self._upload = self._connection.loop.create_task(self._send_stream(body, length))
         self._upload.add_done_callback(self._uploaded)
 
-    async def _send_body(self, body: AsyncIterable[bytes], length: int | None) -> None:
+    async def _send_stream(self, body: AsyncIterable[bytes], length: int | None) -> None:
+        iterator = aiter(body)
+        try:
+            await self._send_pieces(iterator, length)
+        finally:
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
+
+    async def _send_pieces(self, body: AsyncIterator[bytes], length: int | None) -> None:
         connection = self._connection
         left = length
         async for piece in body:

@@ -157,3 +157,12 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
     """A body that comes in parts."""
     for part in parts:
         yield part
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until it holds."""
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came true")

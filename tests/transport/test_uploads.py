@@ -1,0 +1,271 @@
+"""Bodies both ways: no faster than they are taken, and heard while they are sent."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from proxy.connection import Origin
+from tests.servers import Connection
+from tests.transport.peers import EMPTY, RawServer, fetch, open_transport, pieces, until
+
+MEBIBYTE = b"x" * 1_048_576
+REFUSAL = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+class Counted:
+    """A stream of mebibytes that counts what was taken of it."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.taken = 0
+        self.ended = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            for _ in range(self.count):
+                self.taken += 1
+                yield MEBIBYTE
+        finally:
+            self.ended = True
+
+
+async def test_an_upload_waits_for_a_server_that_reads_slowly() -> None:
+    body = Counted(64)
+    read_on = asyncio.Event()
+
+    async def talk(connection: Connection) -> None:
+        received = await connection.read_head()
+        await read_on.wait()
+        size = 0
+        async for piece in connection.pieces(received):
+            size += len(piece)
+        await connection.answer(b"%d" % size)
+        await connection.read_head()
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        task = asyncio.create_task(fetch(transport, server.url, "POST", content=body))
+        await until(lambda: body.taken > 1)
+        await asyncio.sleep(0.1)
+        assert body.taken < 20  # What the kernel's buffers hold on both sides, and no more.
+        read_on.set()
+        assert (await task).body == b"%d" % (64 * len(MEBIBYTE))
+        assert transport.counts.idle == 1
+
+
+async def test_a_download_waits_for_a_consumer_that_reads_slowly() -> None:
+    sent = 0
+
+    async def talk(connection: Connection) -> None:
+        nonlocal sent
+        await connection.read_head()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * len(MEBIBYTE)))
+        for _ in range(64):
+            await connection.send(MEBIBYTE)
+            sent += 1
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        origin = Origin.of(httpx.URL(server.url))
+        exchange = await transport.exchange(origin, b"GET", b"/", [(b"Host", b"engine")])
+        await asyncio.sleep(0.1)
+        assert exchange.reader.buffered < 512 * 1024
+        assert sent < 20
+        size = largest = 0
+        while piece := await exchange.read():
+            size += len(piece)
+            largest = max(largest, len(piece))
+        assert size == 64 * len(MEBIBYTE)
+        assert largest < 512 * 1024
+
+
+async def test_what_has_arrived_together_is_read_together() -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        await read_on.wait()
+        await connection.send(b"1\r\na\r\n" * 100)
+        await connection.send(b"0\r\n\r\n")
+
+    read_on = asyncio.Event()
+    async with RawServer(talk) as server, open_transport() as transport:
+        origin = Origin.of(httpx.URL(server.url))
+        exchange = await transport.exchange(origin, b"GET", b"/", [(b"Host", b"engine")])
+        assert await exchange.read() == b"first"
+        assert not exchange.complete
+        read_on.set()
+        await until(lambda: exchange.complete)
+        assert await exchange.read() == b"a" * 100
+        assert await exchange.read() == b""
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["and closes", "and stays"])
+async def test_a_refusal_ends_the_upload_and_is_heard(closes: bool) -> None:
+    body = Counted(1000)
+
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(REFUSAL)
+        if not closes:
+            connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await asyncio.Event().wait()
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        answer = await fetch(transport, server.url, "POST", content=body)
+        assert (answer.status, answer.body) == (413, b"no")
+        assert body.taken < 20
+        assert transport.counts == EMPTY
+
+
+@pytest.mark.parametrize("length", [False, True], ids=["chunks", "length"])
+async def test_a_refusal_is_heard_over_the_reset_that_follows_it(length: bool) -> None:
+    """The server closes with our bytes unread, so its kernel answers the next ones with a reset."""
+
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(REFUSAL)
+        connection.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\0\0\0\0\0\0\0\0")
+        connection.writer.close()
+
+    headers = [("Content-Length", str(200 * len(MEBIBYTE)))] if length else []
+    async with RawServer(talk) as server, open_transport() as transport:
+        for _ in range(30):
+            answer = await fetch(transport, server.url, "POST", headers=headers, content=pieces(*[MEBIBYTE] * 200))
+            assert (answer.status, answer.body) == (413, b"no")
+            assert transport.counts == EMPTY
+
+
+async def test_a_refusal_of_bytes_is_heard_too() -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(REFUSAL)
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        for _ in range(10):
+            assert (await fetch(transport, server.url, "POST", content=MEBIBYTE * 20)).status == 413
+            assert transport.counts == EMPTY
+
+
+async def test_the_body_of_a_refusal_may_take_its_time() -> None:
+    """Nothing is sent any more, so that the server takes nothing is no standstill."""
+
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.02)
+        await connection.send(REFUSAL[:-1])
+        await asyncio.sleep(0.3)
+        await connection.send(REFUSAL[-1:])
+        await asyncio.Event().wait()
+
+    times = {"write": 0.15, "read": 1.0}
+    async with RawServer(talk) as server, open_transport() as transport:
+        for content in (MEBIBYTE * 20, pieces(*[MEBIBYTE] * 20)):
+            answer = await fetch(transport, server.url, "POST", content=content, timeout=times)
+            assert (answer.status, answer.body) == (413, b"no")
+
+
+async def test_silence_in_the_body_of_a_refusal_is_limited() -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(REFUSAL[:-1])
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        with pytest.raises(httpx.ReadTimeout):
+            await fetch(transport, server.url, "POST", content=Counted(1000), timeout={"read": 0.1})
+
+
+async def test_a_complete_answer_ends_the_upload() -> None:
+    body = Counted(1000)
+
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(OK)
+        await connection.reader.read()
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        assert (await fetch(transport, server.url, "POST", content=body)).body == b"hi"
+        assert body.taken < 20
+        assert transport.counts == EMPTY
+
+
+async def test_a_welcome_does_not_end_the_upload() -> None:
+    async def talk(connection: Connection) -> None:
+        received = await connection.read_head()
+        await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        async for piece in connection.pieces(received):
+            await connection.chunk(piece[:1])
+        await connection.last_chunk()
+        await connection.read_head()
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        answer = await fetch(transport, server.url, "POST", content=pieces(b"abc", b"def", b"ghi"))
+        assert answer.body == b"adg"
+        assert transport.counts.idle == 1
+
+
+async def test_the_stream_is_closed_once_the_refusal_is_here() -> None:
+    """Whoever sends the stream may do as it likes with its source again."""
+    body = Counted(1000)
+
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(REFUSAL[:-1])
+        await connection.reader.read()
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        origin = Origin.of(httpx.URL(server.url))
+        exchange = await transport.exchange(origin, b"POST", b"/", [(b"Host", b"engine")], body)
+        assert exchange.status == 413
+        assert body.ended
+        await exchange.aclose()
+
+
+async def test_the_stream_is_closed_when_the_exchange_fails() -> None:
+    body = Counted(1000)
+
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await connection.send(b"rubbish")
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        origin = Origin.of(httpx.URL(server.url))
+        with pytest.raises(httpx.RemoteProtocolError):
+            await transport.exchange(origin, b"POST", b"/", [(b"Host", b"engine")], body)
+        assert body.ended
+
+
+async def test_an_answer_before_the_upload_began_is_an_answer() -> None:
+    begun = asyncio.Event()
+
+    async def never() -> AsyncIterator[bytes]:
+        begun.set()
+        await asyncio.Event().wait()
+        yield b""
+
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        await begun.wait()
+        await connection.send(REFUSAL)
+        await connection.reader.read()
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        assert (await fetch(transport, server.url, "POST", content=never())).status == 413
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["bytes", "a stream"])
+async def test_a_connection_reset_during_the_upload_is_an_error(stream: bool) -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        connection.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.abort()
+
+    async with RawServer(talk) as server, open_transport() as transport:
+        content = pieces(*[MEBIBYTE] * 100) if stream else MEBIBYTE * 100
+        with pytest.raises((httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError)):
+            await fetch(transport, server.url, "POST", content=content)
+        assert transport.counts == EMPTY
