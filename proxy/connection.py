@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+import ssl
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import httpx
@@ -167,7 +168,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, but not the base class.
         sock: socket.socket = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._tls = transport.get_extra_info("ssl_object") is not None
+        self._tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         self._fd = sock.fileno()
         self._made = True
         self._poll = select.poll()
@@ -202,6 +203,9 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             self.abort()
             return
+        if self._tls is not None and not said_goodbye(self._tls):
+            self.fail(httpx.RemoteProtocolError("The connection was cut: TLS was not ended"))
+            return
         try:
             exchange.reader.feed_eof()
         except httpx.RemoteProtocolError as error:
@@ -211,7 +215,7 @@ class Connection(asyncio.Protocol):
         exchange.wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self.exchange is not None and error is not None and not self._tls:
+        if self.exchange is not None and error is not None and self._tls is None:
             self._receive_last_words()
         if error is None:
             self.fail(httpx.RemoteProtocolError("The server closed the connection without ending the response"))
@@ -288,3 +292,11 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         if self.owner is not None:
             self.owner.discard(self)
+
+
+def said_goodbye(tls: ssl.SSLObject) -> bool:
+    """Whether the peer has ended TLS: if not, anybody on the way may have cut its response short (RFC 9112 §9.8)."""
+    try:
+        return not tls.read(1)
+    except ssl.SSLError:
+        return False
