@@ -114,9 +114,10 @@ class Connection(asyncio.Protocol):
             self.transport.writelines((head, body))
 
     async def write_pieces(self, *pieces: bytes) -> bool:
-        """Send more, and wait until the peer has taken enough of it; False: the connection is closed."""
-        if not self.closed:
-            self.transport.writelines(pieces)
+        """Send more, and wait until the peer has taken enough of it; False: the connection takes no more."""
+        if self.closed or self.transport.is_closing():
+            return False
+        self.transport.writelines(pieces)
         if self._writable is not None:
             await self._writable
         return not self.closed

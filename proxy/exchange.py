@@ -13,6 +13,8 @@ from .framing import Field
 from .request_head import Body
 from .response_reader import ResponseReader
 
+MAX_UNBROKEN_BYTES = 262_144  # As many as a loop reads in one go.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
@@ -158,9 +160,14 @@ class Exchange(httpx.AsyncByteStream):
     async def _send_pieces(self, body: AsyncIterator[bytes], length: int | None) -> None:
         connection = self._connection
         left = length
+        unbroken = 0
         async for piece in body:
             if not piece:
                 continue  # An empty chunk would end the body.
+            unbroken += len(piece)
+            if unbroken > MAX_UNBROKEN_BYTES:
+                unbroken = 0
+                await asyncio.sleep(0)  # Neither a quick stream nor a quick server may keep the loop from others.
             if left is None:
                 alive = await connection.write_pieces(b"%x\r\n" % len(piece), piece, b"\r\n")
             elif len(piece) <= left:
