@@ -1,5 +1,6 @@
 """The way from a verified request to an upstream and back."""
 
+from .connection import Origin
 from .engine import EngineProxy, EngineSettings
 from .errors import (
     ClientLeft,
@@ -11,7 +12,9 @@ from .errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from .exchange import Exchange, Timeouts
 from .headers import Network
+from .pool import PoolCounts, PoolLimits
 from .transport import EngineTransport
 
 __all__ = [
@@ -19,8 +22,13 @@ __all__ = [
     "EngineProxy",
     "EngineSettings",
     "EngineTransport",
+    "Exchange",
     "GatewayStopping",
     "Network",
+    "Origin",
+    "PoolCounts",
+    "PoolLimits",
+    "Timeouts",
     "Unsupported",
     "UpstreamBroken",
     "UpstreamBusy",

@@ -185,10 +185,10 @@ class Exchange(httpx.AsyncByteStream):
         connection.check_sent()
 
     def _uploaded(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
+        if not self.uploading:
             return
-        error = task.exception()
-        if self.uploading and isinstance(error, Exception):
+        error = httpx.WriteError("The request's stream was cancelled") if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
             self._connection.fail(error)
 
     def cut_upload(self) -> None:

@@ -75,6 +75,21 @@ async def test_a_request_names_its_host() -> None:
             await transport.exchange(Origin.of(httpx.URL(server.url)), b"GET", b"/", [])
 
 
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://engine", ("http", "engine", 80)),
+        ("https://engine/x?y", ("https", "engine", 443)),
+        ("HTTP://ENGINE:8000", ("http", "engine", 8000)),
+        ("http://[::1]:11434/", ("http", "::1", 11434)),
+        ("http://user:password@127.0.0.1", ("http", "127.0.0.1", 80)),
+        ("https://b\u00fccher.example", ("https", "xn--bcher-kva.example", 443)),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(url: str, origin: tuple[str, str, int]) -> None:
+    assert Origin.of(httpx.URL(url)) == origin
+
+
 @pytest.mark.parametrize("scheme", ["ftp", "ws", "unix"])
 async def test_only_http_is_spoken(scheme: str) -> None:
     async with open_transport() as transport:
@@ -192,6 +207,18 @@ async def test_what_the_stream_raises_is_raised() -> None:
     async with RawServer(saying(OK)) as server, open_transport() as transport:
         with pytest.raises(LookupError, match="nothing more"):
             await fetch(transport, server.url, "POST", content=failing())
+        assert transport.counts.open == 0
+        await server.gone.acquire()
+
+
+async def test_a_stream_that_is_cancelled_from_within_ends_the_request() -> None:
+    async def cancelled() -> AsyncIterator[bytes]:
+        yield b"abc"
+        raise asyncio.CancelledError
+
+    async with RawServer(saying(OK)) as server, open_transport() as transport:
+        with pytest.raises(httpx.WriteError, match="cancelled"):
+            await fetch(transport, server.url, "POST", content=cancelled())
         assert transport.counts.open == 0
         await server.gone.acquire()
 
