@@ -185,10 +185,9 @@ class Exchange(httpx.AsyncByteStream):
         connection.check_sent()
 
     def _uploaded(self, task: asyncio.Task[None]) -> None:
-        if not self.uploading:
-            return
+        # Asked for in any case: asyncio reports an exception that nobody has seen.
         error = httpx.WriteError("The request's stream was cancelled") if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
+        if self.uploading and isinstance(error, Exception):
             self._connection.fail(error)
 
     def cut_upload(self) -> None:
