@@ -247,6 +247,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def _on_silence(self) -> None:
+        # While the request is on its way the server may be silent; `check_sent` sets the alarm again after that.
         if self.exchange is not None and self.exchange.waiter is not None and not self.sending:
             self.fail(httpx.ReadTimeout("The server is silent"))
 

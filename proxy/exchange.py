@@ -226,8 +226,7 @@ class Exchange(httpx.AsyncByteStream):
             raise self._failure
         connection = self._connection
         self.waiter = waiter = connection.loop.create_future()
-        if not connection.sending:
-            connection.silence.set(self.timeouts.read)
+        connection.silence.set(self.timeouts.read)
         try:
             await waiter
         except BaseException:
