@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import monotonic
 
 import httpx
 
@@ -70,7 +71,7 @@ class Pool:
         stack = self._idle.get(origin)
         while stack:
             connection = stack[-1]
-            if connection.expires_at > connection.loop.time() and connection.is_usable():
+            if connection.expires_at > monotonic() and connection.is_usable():
                 stack.pop()
                 self._idle_count -= 1
                 connection.idle = False
@@ -172,13 +173,13 @@ class Pool:
                 connection.abort()
                 return
         connection.idle = True
-        connection.expires_at = connection.loop.time() + self.limits.keepalive_expiry
+        connection.expires_at = monotonic() + self.limits.keepalive_expiry
         self._idle.setdefault(connection.origin, []).append(connection)
         self._idle_count += 1
         if self._idle_count > self.limits.max_idle:
             self._evict()
         if self._sweep is None:
-            self._sweep = connection.loop.call_at(connection.expires_at, self._expire, connection.loop)
+            self._sweep = connection.loop.call_later(self.limits.keepalive_expiry, self._expire, connection.loop)
 
     def discard(self, connection: Connection) -> None:
         if connection.idle:
@@ -208,12 +209,12 @@ class Pool:
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close what has been idle for too long, and come back for the rest."""
-        now = loop.time()
+        now = monotonic()
         for stack in self._idle.values():
             while stack and stack[0].expires_at <= now:
                 stack[0].abort()
         pending = [stack[0].expires_at for stack in self._idle.values() if stack]
-        self._sweep = loop.call_at(min(pending), self._expire, loop) if pending else None
+        self._sweep = loop.call_later(min(pending) - now, self._expire, loop) if pending else None
 
     # Closing.
 

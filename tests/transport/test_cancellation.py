@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from proxy import EngineTransport
+from proxy import EngineTransport, Origin
 from proxy.pool import PoolCounts, PoolLimits
 from tests.servers import Connection
 from tests.transport.peers import EMPTY, RawServer, Talk, fetch, open_transport, pieces, saying, until
@@ -154,6 +154,18 @@ async def test_while_the_stream_has_nothing_to_send() -> None:
         await reached.wait()
         await cancelled(task, transport)
         assert ended.is_set()
+        await server.gone.acquire()
+
+
+async def test_while_reading_whoever_may_close_it_then() -> None:
+    talk, _ = half_saying(HALF)
+    async with RawServer(talk) as server, open_transport() as transport:
+        origin = Origin.of(httpx.URL(server.url))
+        exchange = await transport.exchange(origin, b"GET", b"/", [(b"Host", b"engine")])
+        assert await exchange.read() == b"hello"
+        reading = asyncio.create_task(exchange.read())
+        await asyncio.sleep(0.01)
+        await cancelled(reading, transport)
         await server.gone.acquire()
 
 

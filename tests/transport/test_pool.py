@@ -3,7 +3,9 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterable
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
@@ -45,6 +47,24 @@ async def test_connections_expire_one_after_the_other() -> None:
             await fetch(transport, server.url)
         assert transport.counts.idle == 1
         assert len(server.connections) == 3
+
+
+async def test_connections_expire_without_further_requests() -> None:
+    async with RawServer(saying(OK)) as server, open_transport(limits=PoolLimits(keepalive_expiry=0.1)) as transport:
+        await asyncio.gather(*[fetch(transport, server.url) for _ in range(2)])
+        await asyncio.sleep(0.05)
+        await fetch(transport, server.url)
+        for _ in range(2):
+            await server.gone.acquire()
+        assert transport.counts == EMPTY
+
+
+async def test_a_connection_that_expired_while_the_loop_was_busy_is_not_used() -> None:
+    async with RawServer(saying(OK)) as server, open_transport(limits=PoolLimits(keepalive_expiry=0.05)) as transport:
+        await fetch(transport, server.url)
+        time.sleep(0.1)  # noqa: ASYNC251 - Nothing else may run, the pool's own timer included.
+        await fetch(transport, server.url)
+        assert len(server.connections) == 2
 
 
 async def test_no_more_connections_are_idle_than_allowed() -> None:
@@ -89,14 +109,18 @@ async def test_whoever_waits_is_served_in_turn() -> None:
 
 
 async def test_a_free_connection_makes_room_for_one_to_another_origin() -> None:
-    limits = PoolLimits(max_connections=1)
-    async with RawServer(saying(OK)) as one, RawServer(saying(OK)) as other, open_transport(limits=limits) as transport:
-        await fetch(transport, one.url)
-        await fetch(transport, other.url)
+    other_ok = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
+    limits, timeouts = PoolLimits(max_connections=1), Timeouts(pool=2.0)
+    async with AsyncExitStack() as stack:
+        one, other = [await stack.enter_async_context(RawServer(saying(body))) for body in (OK, other_ok)]
+        transport = await stack.enter_async_context(open_transport(limits=limits, timeouts=timeouts))
+        assert (await fetch(transport, one.url)).body == b"hi"
+        assert (await fetch(transport, other.url)).body == b"other"
         await one.gone.acquire()
         assert transport.counts == PoolCounts(open=1, idle=1, waiting=0)
-        await asyncio.gather(*[fetch(transport, url) for url in (one.url, other.url) * 5])
-        assert transport.counts.open == 1
+        answers = await asyncio.gather(*[fetch(transport, url) for url in (one.url, other.url) * 5])
+        assert [answer.body for answer in answers] == [b"hi", b"other"] * 5
+        assert transport.counts == PoolCounts(open=1, idle=1, waiting=0)
 
 
 async def test_waiting_for_a_connection_ends_after_the_time_for_it() -> None:
@@ -133,6 +157,25 @@ async def test_a_connection_that_died_while_idle_is_replaced_unnoticed(method: s
         assert (await fetch(transport, server.url, method, content=body)).body == b"hi"
         assert len(server.connections) == 4
         assert transport.counts == PoolCounts(open=1, idle=1, waiting=0)
+
+
+async def test_a_connection_that_died_while_it_was_handed_over_is_replaced_unnoticed() -> None:
+    async def talk(connection: Connection) -> None:
+        await connection.read_head()
+        if len(server.connections) > 1:
+            await connection.send(OK)
+        await connection.read_head()
+
+    async with RawServer(talk) as server, open_transport(limits=PoolLimits(max_connections=1)) as transport:
+        first = asyncio.create_task(fetch(transport, server.url))
+        await until(lambda: len(server.connections) == 1)
+        second = asyncio.create_task(fetch(transport, server.url, "POST", content=b"x"))
+        await until(lambda: transport.counts.waiting == 1)
+        (connection,) = transport._pool._sockets
+        connection.data_received(OK)  # The connection is second's now, which has not run yet.
+        hang_up(server.connections[0])
+        assert (await first).body == (await second).body == b"hi"
+        assert len(server.connections) == 2
 
 
 async def test_a_connection_that_the_server_closes_leaves_the_pool_by_itself() -> None:
