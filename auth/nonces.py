@@ -44,30 +44,30 @@ class Nonces:
             SignInUnavailable: It cannot be said whether it was used.
         """
         bound_to = encode_base64url(hashlib.sha256(message).digest())
+        ends_at = self._end(nonce)
         try:
-            holder = await self._store.held("nonce", nonce)
-            if holder is None:
+            if ends_at is None:
+                holder = await self._store.held("nonce", nonce)
+            else:
                 # Were it let go while it could still be used for the first time, there would be a second first time.
-                until = max(until, self._check(nonce))
-                holder = await self._store.claim("nonce", nonce, bound_to, until=until)
+                until = max(until, ends_at)
+                holder = await self._store.claim("nonce", nonce, bound_to, until=until) or bound_to
         except OnceUnavailable as error:
             raise SignInUnavailable from error
-        if holder not in (None, bound_to):
+        if holder != bound_to:
             raise InvalidToken("nonce")
 
-    def _check(self, nonce: str) -> float:
-        """Check that it is ours and in time. Returns its end."""
+    def _end(self, nonce: str) -> float | None:
+        """Until when it may be used for the first time; None if it may not any more, or is not ours."""
         try:
             raw = base64.b32decode(nonce.upper())
-        except ValueError as error:
-            raise InvalidToken("nonce") from error
+        except ValueError:
+            return None
         content, seal = raw[: _RANDOM_BYTES + _TIME_BYTES], raw[_RANDOM_BYTES + _TIME_BYTES :]
         if not hmac.compare_digest(seal, self._seal(content)) or nonce != nonce.lower():
-            raise InvalidToken("nonce")
-        ends_at = int.from_bytes(content[_RANDOM_BYTES:], "big")
-        if self._clock() >= ends_at:
-            raise InvalidToken("nonce")
-        return float(ends_at)
+            return None
+        ends_at = float(int.from_bytes(content[_RANDOM_BYTES:], "big"))
+        return ends_at if self._clock() < ends_at else None
 
     def _seal(self, content: bytes) -> bytes:
         return hmac.digest(self._secret(), content, "sha256")[:_SEAL_BYTES]

@@ -13,6 +13,7 @@ from .registry import UnknownRow
 COMMANDS: Mapping[str, str] = {
     "table": "bench.compare:main",
     "soak": "bench.soak:main",
+    "verification": "bench.verification:main",
     "workers": "bench.workers:main",
     "install": "bench.install:main",
 }
