@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -117,23 +118,19 @@ def _read_ed25519(raw: bytes) -> PublicKey:
     return ed25519.Ed25519PublicKey.from_public_bytes(raw)
 
 
-def _reader_of(curve: ec.EllipticCurve) -> Callable[[bytes], PublicKey]:
-    def read(raw: bytes) -> PublicKey:
-        if raw[0] not in (2, 3):
-            raise ValueError("not a compressed point")  # The same key in another form would be a second DID.
-        return ec.EllipticCurvePublicKey.from_encoded_point(curve, raw)
-
-    return read
+def _read_point(curve: ec.EllipticCurve, raw: bytes) -> PublicKey:
+    return ec.EllipticCurvePublicKey.from_encoded_point(curve, raw)
 
 
-# The multicodec table's codes for public keys.
+# The multicodec table's codes for public keys. The sizes are those of compressed points: the same key in another form
+# would be a second DID.
 _KEY_TYPES: Mapping[int, _KeyType] = MappingProxyType(
     {
         0xED: _KeyType(32, _read_ed25519),
-        0xE7: _KeyType(33, _reader_of(ec.SECP256K1())),
-        0x1200: _KeyType(33, _reader_of(ec.SECP256R1())),
-        0x1201: _KeyType(49, _reader_of(ec.SECP384R1())),
-        0x1202: _KeyType(67, _reader_of(ec.SECP521R1())),
+        0xE7: _KeyType(33, partial(_read_point, ec.SECP256K1())),
+        0x1200: _KeyType(33, partial(_read_point, ec.SECP256R1())),
+        0x1201: _KeyType(49, partial(_read_point, ec.SECP384R1())),
+        0x1202: _KeyType(67, partial(_read_point, ec.SECP521R1())),
         0xEC: _KeyType(32, refusal="did_key_agreement"),  # X25519
         0x1205: _KeyType(0, refusal="did_rsa"),
     }

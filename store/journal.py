@@ -162,10 +162,8 @@ def _try(connection: sqlite3.Connection, job: _Job) -> _Outcome:
     connection.execute("SAVEPOINT change")
     try:
         outcome = _Outcome(job.done, job.change(connection))
-    except Exception as error:
-        if not connection.in_transaction:
-            # A full disk and the like end the whole transaction by themselves (SQLite, "Response To Errors").
-            raise sqlite3.OperationalError(str(error)) from error
+    except Exception as error:  # noqa: BLE001 - raised again where the change was asked for
+        # A full disk and the like may have ended the whole transaction: then this raises, and all of the group failed.
         connection.execute("ROLLBACK TO change")
         outcome = _Outcome(job.done, None, error)
     connection.execute("RELEASE change")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,23 @@ def rows(directory: Path) -> list[tuple[str, str]]:
         return list(connection.execute("SELECT key, value FROM once ORDER BY key"))
     finally:
         connection.close()
+
+
+@asynccontextmanager
+async def busy(journal: Journal) -> AsyncIterator[None]:
+    """The writer is kept from writing, so that everything that is asked for in this block comes to wait for it."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        gate.wait(10)
+
+    holding = asyncio.create_task(journal.write(hold))
+    await asyncio.to_thread(begun.wait, 10)
+    yield
+    await asyncio.sleep(0)  # Every task of the block has asked by now.
+    gate.set()
+    await holding
 
 
 def mode(path: Path) -> int:
@@ -190,81 +207,74 @@ async def test_a_file_that_others_could_read_is_closed_to_them(
 
 
 async def test_changes_are_written_in_their_order_and_many_at_once(journal: Journal) -> None:
-    gate, order, commits = threading.Event(), [], []
-    blocked = asyncio.create_task(journal.write(lambda _: gate.wait(10)))
+    order: list[int] = []
+    commits: list[str] = []
 
     def change(number: int, connection: sqlite3.Connection) -> int:
         order.append(number)
-        if number == 0:
-            connection.set_trace_callback(
-                lambda statement: commits.append(statement) if statement == "COMMIT" else None
-            )
+        connection.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
         return number
 
-    writes = [asyncio.create_task(journal.write(partial(change, n))) for n in range(100)]
-    await asyncio.sleep(0)  # Every task has asked by now; the writer is busy with the first.
-    gate.set()
-    assert await asyncio.gather(*writes) == list(range(100))
-    await blocked
-    assert order == list(range(100))
+    async with busy(journal):
+        writes = [asyncio.create_task(journal.write(partial(change, n))) for n in range(100)]
+    assert await asyncio.gather(*writes) == list(range(100)) == order
     assert len(commits) == 1
 
 
+def insert(key: str, connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO once VALUES ('jti', ?, '', 4e9)", (key,))
+    if key == "bad":
+        raise KeyError(key)
+    if key == "full":
+        connection.execute("ROLLBACK")  # as SQLite does by itself when the disk is full
+        raise sqlite3.OperationalError("database or disk is full")
+
+
 async def test_a_change_that_fails_leaves_nothing_and_takes_nobody_with_it(journal: Journal, directory: Path) -> None:
-    gate = threading.Event()
-    blocked = asyncio.create_task(journal.write(lambda _: gate.wait(10)))
-
-    def insert(key: str, connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO once VALUES ('jti', ?, '', 4e9)", (key,))
-        if key == "bad":
-            raise KeyError(key)
-
-    writes = [asyncio.create_task(journal.write(partial(insert, key))) for key in ("a", "bad", "b")]
-    await asyncio.sleep(0)
-    gate.set()
+    async with busy(journal):
+        writes = [asyncio.create_task(journal.write(partial(insert, key))) for key in ("a", "bad", "b")]
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
-    await blocked
     assert [type(outcome) for outcome in outcomes] == [type(None), KeyError, type(None)]
     assert [key for key, _ in rows(directory)] == ["a", "b"]
 
 
+async def test_an_error_that_ends_the_transaction_is_one_for_everybody_in_it(journal: Journal, directory: Path) -> None:
+    async with busy(journal):
+        writes = [asyncio.create_task(journal.write(partial(insert, key))) for key in ("a", "full", "b")]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [JournalError] * 3
+    assert rows(directory) == []
+    await journal.write(partial(insert, "c"))
+    assert rows(directory) == [("c", "")]
+
+
 async def test_a_caller_that_stops_waiting_does_not_stop_its_change(journal: Journal, directory: Path) -> None:
-    gate = threading.Event()
-
-    def insert(connection: sqlite3.Connection) -> None:
-        gate.wait(10)
-        connection.execute("INSERT INTO once VALUES ('jti', 'a', '', 4e9)")
-
-    write = asyncio.create_task(journal.write(insert))
-    await asyncio.sleep(0)
-    write.cancel()
-    gate.set()
+    async with busy(journal):
+        write = asyncio.create_task(journal.write(partial(insert, "a")))
+        await asyncio.sleep(0)
+        write.cancel()
     await journal.write(lambda _: None)
     assert rows(directory) == [("a", "")]
+    assert write.cancelled()
 
 
 async def test_what_waits_is_written_before_the_journal_closes(directory: Path) -> None:
     async with Journal(directory) as journal:
-        gate = threading.Event()
-        blocked = asyncio.create_task(journal.write(lambda _: gate.wait(10)))
         store = JournalOnce(journal)
-        writes = [asyncio.create_task(store.claim("jti", str(n), "", until=4e9)) for n in range(600)]
-        await asyncio.sleep(0)
-        gate.set()
+        async with busy(journal):
+            writes = [asyncio.create_task(store.claim("jti", str(n), "", until=4e9)) for n in range(600)]
     assert len(rows(directory)) == 600
     assert await asyncio.gather(*writes) == [None] * 600
-    await blocked
 
 
 async def test_no_more_waits_than_fits(journal: Journal) -> None:
-    gate = threading.Event()
-    writes = [asyncio.create_task(journal.write(lambda _: gate.wait(10))) for _ in range(MOST_WAITING + 300)]
-    await asyncio.sleep(0)
-    with pytest.raises(JournalError, match="too much waiting"):
-        await journal.write(lambda _: None)
-    gate.set()
-    outcomes = await asyncio.gather(*writes, return_exceptions=True)
-    assert sum(outcome is True for outcome in outcomes) >= MOST_WAITING
+    async with busy(journal):
+        writes = [asyncio.create_task(journal.write(lambda _: None)) for _ in range(MOST_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(JournalError, match="too much waiting"):
+            await journal.write(lambda _: None)
+    await asyncio.gather(*writes)
+    await journal.write(lambda _: None)
 
 
 async def test_a_record_that_another_program_holds_is_an_error_and_not_a_loss(
