@@ -31,6 +31,11 @@ READ_THE_ENVIRONMENT = {Path("main.py"), Path("attach/__main__.py")}
 # They cost more than the start of a gateway may take, and most gateways never need them.
 WHEN_NEEDED = {"prometheus_client", "redis", "temporalio", "tiktoken", "weaviate", "xllamacpp", "coincurve", "asyncpg"}
 
+# Shares its import name with the public a2a-sdk: its modules are imported one by one, and its `__init__` is in no wheel.
+SHARED = "a2a"
+TAKEN_BY_THE_SDK = {"_base", "a2a_db_cli", "auth", "client", "compat", "contrib", "extensions", "grpc", "helpers"}
+TAKEN_BY_THE_SDK |= {"migrations", "server", "types", "utils"}
+
 each_package = pytest.mark.parametrize("package", PACKAGES)
 
 
@@ -54,7 +59,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 def test_every_package_has_its_place() -> None:
     assert set(PACKAGES) <= set(HEIGHT)
-    assert {"attach", "auth", "middleware", "proxy", "wire"} <= set(PACKAGES)
+    assert {"a2a", "attach", "auth", "middleware", "proxy", "wire"} <= set(PACKAGES)
 
 
 @each_package
@@ -74,7 +79,7 @@ def test_one_package_sees_of_another_what_that_one_offers(package: str) -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for path in modules(package)
         for dots, name in imports(path)
-        if not dots and name.partition(".")[0] in HEIGHT and "." in name
+        if not dots and (root := name.partition(".")[0]) in HEIGHT and root != SHARED and "." in name
     ]
     assert inward == []
 
@@ -109,7 +114,14 @@ def public(module: ModuleType) -> set[str]:
     }
 
 
-@each_package
+def test_what_shares_its_name_with_the_sdk_stays_out_of_its_way() -> None:
+    source = ast.parse((ROOT / SHARED / "__init__.py").read_text(encoding="utf-8"))
+    assert [type(node) for node in source.body] == [ast.Expr, ast.Import, ast.Assign]  # docstring, pkgutil, __path__
+    assert {path.stem for path in modules(SHARED)} & TAKEN_BY_THE_SDK == set()
+    assert not (ROOT / SHARED / "py.typed").exists()
+
+
+@pytest.mark.parametrize("package", sorted(set(PACKAGES) - {SHARED}))
 def test_a_package_offers_exactly_what_it_says(package: str) -> None:
     module = importlib.import_module(package)
     assert module.__doc__
@@ -172,7 +184,8 @@ def test_a_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> 
     dist_info = f"attach_dev-{__version__}.dist-info"
     sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in modules(package)}
     rest = {name for name in wheel.namelist() if not name.startswith(dist_info)}
-    assert rest == sources | {f"{package}/py.typed" for package in PACKAGES}  # one for each (PEP 561)
+    sources.remove(f"{SHARED}/__init__.py")
+    assert rest == sources | {f"{package}/py.typed" for package in PACKAGES if package != SHARED}  # (PEP 561)
     assert f"{dist_info}/licenses/LICENSE" in wheel.namelist()
 
 
