@@ -15,6 +15,7 @@ from auth import (
 from middleware import ForeignHost, InvalidOption, MalformedPath, WebSocketRefused
 from proxy import (
     ClientLeft,
+    ExchangeEnded,
     GatewayStopping,
     Unsupported,
     UpstreamBroken,
@@ -51,6 +52,8 @@ def answer(exc: Exception) -> Refusal | None:
             return _refusal(503, "engine_busy", exc, {"Retry-After": "1"})
         case UpstreamTimeout():
             return _refusal(504, "engine_timeout", exc)
+        case ExchangeEnded(refusal=refusal):
+            return refusal
         case GatewayStopping():
             return Refusal(
                 status=503,

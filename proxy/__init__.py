@@ -4,6 +4,7 @@ from .connection import Origin
 from .engine import EngineProxy, EngineSettings
 from .errors import (
     ClientLeft,
+    ExchangeEnded,
     GatewayStopping,
     Unsupported,
     UpstreamBroken,
@@ -14,6 +15,7 @@ from .errors import (
 )
 from .exchange import Exchange, Timeouts
 from .headers import Network
+from .observer import Observer
 from .pool import PoolCounts, PoolLimits
 from .transport import EngineTransport
 
@@ -23,8 +25,10 @@ __all__ = [
     "EngineSettings",
     "EngineTransport",
     "Exchange",
+    "ExchangeEnded",
     "GatewayStopping",
     "Network",
+    "Observer",
     "Origin",
     "PoolCounts",
     "PoolLimits",

@@ -12,9 +12,11 @@ from wire import Refusal
 
 from .caller import Caller
 from .connection import Origin
-from .errors import GatewayStopping, Unsupported, UpstreamError, upstream_errors
+from .errors import ExchangeEnded, GatewayStopping, Unsupported, UpstreamError, upstream_errors
 from .exchange import Exchange, Timeouts
 from .headers import Fields, Network, RequestHeaders, answer_headers
+from .observer import MOST_REFUSAL_BYTES, Observer
+from .request_head import Body
 from .transport import EngineTransport
 
 _STOPPING = Refusal(status=503, code="stopping", detail="The gateway is being stopped: send the request again.")
@@ -43,8 +45,9 @@ class EngineProxy:
     """Streams a request through to the engine and its answer back, byte for byte.
 
     Refuses a request without an `Identity`, however it got here. A caller that leaves cancels the engine's work at
-    once. An answer that breaks off stays broken for the client too. Raises `UpstreamError`, `ClientLeft`,
-    `GatewayStopping` and `Unsupported`.
+    once. An answer that breaks off stays broken for the client too. An `Observer` that a layer before this one left as
+    `observer` on `scope["state"]` sees it all. Raises `UpstreamError`, `ClientLeft`, `GatewayStopping`, `ExchangeEnded`
+    and `Unsupported`.
     """
 
     def __init__(
@@ -78,26 +81,28 @@ class EngineProxy:
             raise MissingCredentials
         if scope["method"] == "TRACE":  # An engine that heeds it shows our credential for it (RFC 9110 §9.3.8).
             raise Unsupported("TRACE is not forwarded.")
+        observer: Observer | None = scope["state"].get("observer")
         caller, framing = await Caller.begin(scope, receive)
-        answer = _Answer(scope, send, done=caller.answered)
+        answer = _Answer(scope, send, done=caller.answered, observer=observer)
+        if observer is not None:
+            observer.begin(lambda refusal: caller.interrupt(ExchangeEnded(refusal)))
         self._running.add(caller)
         try:
             async with caller:
                 with upstream_errors():
-                    exchange = await self.transport.exchange(
-                        self._origin,
-                        scope["method"].encode("ascii"),
-                        self._target(scope),
-                        self._headers.build(scope) + framing,
-                        caller.content,
-                        timeouts=self._timeouts,
-                    )
+                    exchange = await self._begin(scope, framing, caller.content)
                     try:
-                        await answer.relay(exchange)
+                        first = b""
+                        if observer is not None and exchange.status == 400 and observer.changed_request:
+                            exchange, first = await self._try_again(scope, exchange, observer)
+                        await answer.relay(exchange, first)
                     finally:
                         await exchange.aclose()
         except GatewayStopping:
             if not await answer.end_with(_STOPPING):
+                raise
+        except ExchangeEnded as ended:
+            if not await answer.end_with(ended.refusal):
                 raise
         finally:
             self._running.discard(caller)
@@ -121,6 +126,27 @@ class EngineProxy:
             return False
         return True
 
+    async def _begin(self, scope: Scope, framing: Fields, body: Body) -> Exchange:
+        return await self.transport.exchange(
+            self._origin,
+            scope["method"].encode("ascii"),
+            self._target(scope),
+            self._headers.build(scope) + framing,
+            body,
+            timeouts=self._timeouts,
+        )
+
+    async def _try_again(self, scope: Scope, exchange: Exchange, observer: Observer) -> tuple[Exchange, bytes]:
+        """Ask as the client did, if what was asked beyond that is what was refused; else the refusal and its beginning."""
+        refusal = b""
+        while len(refusal) < MOST_REFUSAL_BYTES and (piece := await exchange.read()):
+            refusal += piece
+        body = observer.request_again(refusal)
+        if body is None:
+            return exchange, refusal
+        await exchange.aclose()
+        return await self._begin(scope, [(b"content-length", b"%d" % len(body))], body), b""
+
     def _target(self, scope: Scope) -> bytes:
         """What the client asked for, to the byte: whoever re-encodes a path changes what it names."""
         target: bytes = self._prefix + scope["raw_path"]
@@ -130,34 +156,52 @@ class EngineProxy:
 class _Answer:
     """The engine's answer on its way to the client, and how far it got."""
 
-    def __init__(self, scope: Scope, send: Send, *, done: Callable[[], None]) -> None:
+    def __init__(self, scope: Scope, send: Send, *, done: Callable[[], None], observer: Observer | None = None) -> None:
         self._scope = scope
         self._send = send
         self._done = done
+        self._observer = observer
         self._started = self._finished = False
         self._media_type = ""
         self._tail = b""
 
-    async def relay(self, exchange: Exchange) -> None:
-        """Send the answer on as it comes. The piece that completes a Content-Length is the last message."""
+    async def relay(self, exchange: Exchange, first: bytes = b"") -> None:
+        """Send the answer on as it comes. The piece that completes a Content-Length is the last message.
+
+        Args:
+            first: What was read of the body before.
+        """
         headers = answer_headers(exchange.headers, status=exchange.status)
         remaining = self._read_head(headers)
+        if self._observer is not None:
+            headers = self._observer.answer(exchange.status, headers)
         self._started = True
         await self._send({"type": "http.response.start", "status": exchange.status, "headers": headers})
-        while piece := await exchange.read():
+        while piece := first or await exchange.read():
+            first = b""
             if remaining is not None:
                 remaining -= len(piece)
                 if remaining <= 0:
                     await self._finish(piece)
                     continue
-            self._tail = piece[-4:] if len(piece) >= 4 else self._tail[-4:] + piece
+            if self._observer is not None:
+                piece = await self._observed(self._observer, piece)
+                if not piece:
+                    continue
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._tail = piece[-4:] if len(piece) >= 4 else self._tail[-4:] + piece
         if not self._finished:
             await self._finish(b"")
+
+    async def _observed(self, observer: Observer, piece: bytes, *, last: bool = False) -> bytes:
+        piece = observer.piece(piece, last)
+        return piece + await observer.commit() if observer.holds else piece
 
     async def _finish(self, piece: bytes) -> None:
         self._finished = True
         self._done()
+        if self._observer is not None:
+            piece = await self._observed(self._observer, piece, last=True)
         await self._send({"type": "http.response.body", "body": piece, "more_body": False})
 
     async def end_with(self, refusal: Refusal) -> bool:
@@ -169,6 +213,8 @@ class _Answer:
         frame = refusal.frame(self._scope["path"], self._media_type)
         if not self._started:
             return False
+        if self._observer is not None and self._observer.holds:
+            frame = await self._observer.commit()  # The answer is complete; only its last piece is still kept.
         if frame is not None and not self._finished and self._between_events():
             await self._send({"type": "http.response.body", "body": frame, "more_body": False})
         return True

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import httpx
 
+from wire import Refusal
+
 
 class UpstreamError(Exception):
     """An upstream did not answer as it should.
@@ -46,6 +48,14 @@ class Unsupported(Exception):
 
 class GatewayStopping(Exception):
     """The gateway is being stopped and this exchange has used up its grace."""
+
+
+class ExchangeEnded(Exception):
+    """The gateway ended this exchange; `refusal` says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
 
 
 @contextmanager
