@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, get_args
 
+from a2a.settings import TaskSettings
 from auth import DIDSettings, ExchangeSettings, GatewayIssuer, OIDCSettings, SigningKeyError, issuer_of_pem
 from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
@@ -15,6 +16,7 @@ from .exchange_settings import exchange_settings
 from .faults import ConfigurationError
 from .issuer_settings import issuer_settings
 from .scope_settings import scope_rules
+from .task_settings import task_settings
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
@@ -56,6 +58,7 @@ class Settings:
         public_url: How clients reach the gateway, if it was told.
         scopes: What tokens must allow. Nothing in dev mode, whose tokens allow nothing in particular.
         signing_key: The gateway's own keys in PEM; None: those in `data_dir`.
+        tasks: Agents, targets and tasks.
         identity_jwt: Whether the engine is sent a signed `X-Attach-Identity`.
         max_request_bytes: Limit for bodies that must be read whole.
     """
@@ -71,6 +74,7 @@ class Settings:
     auth0_client: str | None = None
     public_url: str | None = None
     scopes: ScopeRules = field(default_factory=ScopeRules)
+    tasks: TaskSettings = field(default_factory=TaskSettings)
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
     max_request_bytes: int = 32 * 1024 * 1024
@@ -131,6 +135,7 @@ class Settings:
             auth0_client=environment.optional("AUTH0_CLIENT"),
             public_url=public_url,
             scopes=scopes,
+            tasks=task_settings(environment),
             cors_origins=environment.origins("CORS_ORIGINS"),
             trusted_proxies=environment.networks("TRUSTED_PROXIES"),
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),

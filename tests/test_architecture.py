@@ -31,7 +31,7 @@ READ_THE_ENVIRONMENT = {Path("main.py"), Path("attach/__main__.py")}
 # They cost more than the start of a gateway may take, and most gateways never need them.
 WHEN_NEEDED = {"prometheus_client", "redis", "temporalio", "tiktoken", "weaviate", "xllamacpp", "coincurve", "asyncpg"}
 
-# Shares its import name with the public a2a-sdk: its modules are imported one by one, and its `__init__` is in no wheel.
+# Shares its import name with the a2a-sdk: its modules are imported one by one, and its `__init__` is in no wheel.
 SHARED = "a2a"
 TAKEN_BY_THE_SDK = {"_base", "a2a_db_cli", "auth", "client", "compat", "contrib", "extensions", "grpc", "helpers"}
 TAKEN_BY_THE_SDK |= {"migrations", "server", "types", "utils"}
