@@ -137,7 +137,7 @@ class EngineProxy:
         )
 
     async def _try_again(self, scope: Scope, exchange: Exchange, observer: Observer) -> tuple[Exchange, bytes]:
-        """Ask as the client did, if what was asked beyond that is what was refused; else the refusal and its beginning."""
+        """Ask as the client did, if the rest is what was refused; else the refusal and its beginning."""
         refusal = b""
         while len(refusal) < MOST_REFUSAL_BYTES and (piece := await exchange.read()):
             refusal += piece

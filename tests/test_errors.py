@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 import auth
 import middleware
 import proxy
+import wire
 from attach import create_app
 from attach.errors import answer
 from middleware import AccessLogMiddleware, ErrorMiddleware
@@ -280,6 +281,7 @@ ARGUMENTS: Mapping[type[Exception], tuple[Any, ...]] = {
     auth.InsufficientScope: ("tasks:write",),
     auth.IssuerUnavailable: (0.2,),
     middleware.InvalidOption: ("X-Attach-Memory is either on or off.",),
+    proxy.ExchangeEnded: (wire.Refusal(status=500, code="ended", detail="This exchange was ended."),),
 }
 
 
