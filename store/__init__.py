@@ -1,6 +1,25 @@
-"""What must outlive a request: the local record, and values that may be used once."""
+"""What must outlive a request: the local record, what others are to get of it, and values that may be used once."""
 
-from .journal import Journal, JournalError
+from .delivery import Deliver, Delivery, DeliveryFailed, Pace, Rejected
+from .journal import Change, Journal, JournalError
 from .once import JournalOnce, MemoryOnce, OnceStore, OnceUnavailable
+from .outbox import Entry, Outbox, Waiting, waiting
 
-__all__ = ["Journal", "JournalError", "JournalOnce", "MemoryOnce", "OnceStore", "OnceUnavailable"]
+__all__ = [
+    "Change",
+    "Deliver",
+    "Delivery",
+    "DeliveryFailed",
+    "Entry",
+    "Journal",
+    "JournalError",
+    "JournalOnce",
+    "MemoryOnce",
+    "OnceStore",
+    "OnceUnavailable",
+    "Outbox",
+    "Pace",
+    "Rejected",
+    "Waiting",
+    "waiting",
+]

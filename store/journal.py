@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
+from .reader import Readers
 from .schema import MIGRATIONS, NewerSchema, Step, migrate
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Change: TypeAlias = Callable[[sqlite3.Connection], object]
 
 JOURNAL_FILE = "journal.sqlite"
 BUSY_SECONDS = 5.0  # How long another process may hold the file before a write counts as failed.
@@ -50,6 +52,7 @@ class Journal:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._readers = Readers(self.path)
 
     async def __aenter__(self) -> Self:
         """Raises `JournalError`."""
@@ -68,6 +71,7 @@ class Journal:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         thread, self._thread = self._thread, None
+        await self._readers.aclose()
         if thread is not None:
             self._jobs.put(None)
             await asyncio.to_thread(thread.join)
@@ -89,6 +93,22 @@ class Journal:
         self._jobs.put(job)
         result: T = await job.done
         return result
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `query` in a reader's thread, over a connection that cannot write, and return its result.
+
+        It sees everything whose `write` has returned, and one state of it from its first statement to its last.
+        Never waits for the writer, nor the writer for it. A query that its caller no longer waits for is broken off.
+
+        Raises:
+            JournalError: The record cannot be read now, or too much waits to be read.
+        """
+        if self._thread is None:
+            raise JournalError(f"{self.path} is not open")
+        try:
+            return await self._readers.read(query)
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} cannot be read: {error}") from error
 
     def _run(self, opened: asyncio.Future[None]) -> None:
         try:

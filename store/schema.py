@@ -7,6 +7,80 @@ from collections.abc import Sequence
 
 Step = Sequence[str]
 
+_OUTBOX: Step = (
+    """
+    CREATE TABLE outbox (
+        sequence INTEGER PRIMARY KEY,
+        sink TEXT NOT NULL,
+        id TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        body BLOB NOT NULL,
+        created REAL NOT NULL,
+        rejections INTEGER NOT NULL DEFAULT 0,
+        due REAL,   -- NULL: set aside
+        lease TEXT, -- who sends it until it is due again
+        UNIQUE (sink, id)
+    )
+    """,
+    "CREATE INDEX outbox_by_turn ON outbox (sink, due)",
+    "CREATE INDEX outbox_by_owner ON outbox (owner)",
+    """
+    CREATE TABLE outbox_sinks (
+        sink TEXT PRIMARY KEY,
+        entries INTEGER NOT NULL DEFAULT 0,
+        bytes INTEGER NOT NULL DEFAULT 0,
+        dropped INTEGER NOT NULL DEFAULT 0,
+        set_aside INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER outbox_grows AFTER INSERT ON outbox BEGIN
+        UPDATE outbox_sinks SET entries = entries + 1, bytes = bytes + length(NEW.body) WHERE sink = NEW.sink;
+    END
+    """,
+    """
+    CREATE TRIGGER outbox_shrinks AFTER DELETE ON outbox BEGIN
+        UPDATE outbox_sinks SET entries = entries - 1, bytes = bytes - length(OLD.body) WHERE sink = OLD.sink;
+    END
+    """,
+)
+
+_USAGE: Step = (
+    """
+    CREATE TABLE usage_requests (
+        sequence INTEGER PRIMARY KEY,
+        request_id TEXT NOT NULL UNIQUE,
+        user TEXT NOT NULL,
+        project TEXT,
+        model TEXT NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        exact INTEGER NOT NULL,
+        status INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        at REAL NOT NULL,
+        duration REAL NOT NULL,
+        first_token REAL,
+        task_id TEXT
+    )
+    """,
+    "CREATE INDEX usage_requests_by_user ON usage_requests (user, sequence)",
+    """
+    CREATE TABLE usage_days (
+        user TEXT NOT NULL,
+        day TEXT NOT NULL,
+        model TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        errors INTEGER NOT NULL,
+        estimated INTEGER NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        PRIMARY KEY (user, day, model)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX usage_days_by_day ON usage_days (day)",
+)
+
 # Step N brings a file of version N to version N + 1. A step that was released is never changed: add another one.
 MIGRATIONS: tuple[Step, ...] = (
     (
@@ -21,6 +95,8 @@ MIGRATIONS: tuple[Step, ...] = (
         """,
         "CREATE INDEX once_by_end ON once (until)",
     ),
+    _OUTBOX,
+    _USAGE,
 )
 
 

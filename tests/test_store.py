@@ -350,7 +350,8 @@ async def test_a_step_that_fails_changes_nothing(directory: Path) -> None:
         tables = await journal.write(
             lambda c: c.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         )
-    assert tables == [("once",)]
+    assert ("once",) in tables
+    assert ("more",) not in tables
 
 
 @pytest.mark.parametrize("content", [b"not a database, just text" * 100, b"SQLite format 3\0" + b"\xff" * 4000])
