@@ -1,0 +1,41 @@
+"""What was asked and answered, kept for its owner."""
+
+from .exchange import exchange_event
+from .interface import (
+    EVENT_KINDS,
+    EXCHANGES,
+    MOST_IN_PAGE,
+    EventKind,
+    EventQuery,
+    MemoryBackend,
+    MemoryEvent,
+    MemoryFault,
+    MemoryReader,
+    MemoryUnavailable,
+    Owner,
+    Remembering,
+    Removal,
+    Session,
+    State,
+    event_id,
+)
+
+__all__ = [
+    "EVENT_KINDS",
+    "EXCHANGES",
+    "MOST_IN_PAGE",
+    "EventKind",
+    "EventQuery",
+    "MemoryBackend",
+    "MemoryEvent",
+    "MemoryFault",
+    "MemoryReader",
+    "MemoryUnavailable",
+    "Owner",
+    "Remembering",
+    "Removal",
+    "Session",
+    "State",
+    "event_id",
+    "exchange_event",
+]

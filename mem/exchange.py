@@ -1,0 +1,71 @@
+"""An event out of what the path to the engine knows of an exchange."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from .interface import EventKind, MemoryEvent, State, event_id
+
+_KINDS: Mapping[str, EventKind] = {"completion": "completion", "embedding": "embedding"}
+
+
+def exchange_event(
+    *,
+    user: str,
+    request_id: str,
+    path: str,
+    operation: str,
+    model: str | None,
+    messages: Sequence[Mapping[str, Any]],
+    answer: str,
+    state: State,
+    tool_calls: Sequence[Mapping[str, Any]] = (),
+    reasoning: str = "",
+    session_id: str | None = None,
+    project: str | None = None,
+    task_id: str | None = None,
+    run_id: str | None = None,
+    agent: str | None = None,
+    tokens_in: int | None = None,
+    tokens_out: int | None = None,
+    latency: float | None = None,
+    status: int | None = None,
+    now: float | None = None,
+) -> MemoryEvent:
+    """The event of one exchange with the engine, for `Memory.prepare`.
+
+    Args:
+        operation: As the request's reading has it; what is neither completion nor embedding counts as a chat.
+        messages: The JSON objects as they were sent; the prompt of a completion as one of role `user`.
+        status: The engine's HTTP status; kept where it is an error's.
+        now: When the answer ended, in seconds since the epoch; None: now.
+    """
+    timestamp = time.time() if now is None else now
+    kind: EventKind | Literal["chat"] = _KINDS.get(operation, "chat")
+    # An embedding is a vector: of its exchange only the question is worth keeping.
+    kept = kind != "embedding"
+    return MemoryEvent(
+        id=event_id(timestamp),
+        timestamp=timestamp,
+        event=kind,
+        user=user,
+        session_id=session_id,
+        request_id=request_id,
+        task_id=task_id,
+        run_id=run_id,
+        agent=agent,
+        project=project,
+        model=model,
+        path=path,
+        messages=tuple(messages),
+        answer=answer if kept else "",
+        reasoning=reasoning if kept else "",
+        tool_calls=tuple(tool_calls) if kept else (),
+        state=state,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        latency=latency,
+        fields={"status": status} if status is not None and status >= 400 else {},
+    )
