@@ -10,7 +10,9 @@ from auth import (
     IssuerUnavailable,
     MissingCredentials,
     NotAllowed,
+    NotDelegated,
     SignInUnavailable,
+    TooManyAgents,
 )
 from middleware import ForeignHost, InvalidOption, MalformedPath, WebSocketRefused
 from proxy import (
@@ -80,6 +82,10 @@ def _challenge(exc: AuthError) -> Refusal | None:
             return _refusal(403, "insufficient_scope", exc, {"WWW-Authenticate": challenge})
         case NotAllowed():
             return _refusal(403, "not_allowed", exc, {"WWW-Authenticate": _REALM})
+        case NotDelegated():
+            return _refusal(403, "not_delegated", exc, {"WWW-Authenticate": _error("insufficient_scope", exc)})
+        case TooManyAgents():
+            return _refusal(403, "too_many_agents", exc)
         case SignInUnavailable():
             return _refusal(503, "sign_in_unavailable", exc, {"Retry-After": "1"})
         case IssuerUnavailable(retry_after=seconds):

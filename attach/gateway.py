@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth import (
     ExchangedIssuer,
-    IdentitySigner,
     IssuerUnavailable,
     LocalVerifier,
     OIDCVerifier,
@@ -27,6 +26,7 @@ from auth import (
 from middleware import (
     AccessLog,
     AccessLogMiddleware,
+    AgentMiddleware,
     AuthMiddleware,
     CORSMiddleware,
     ErrorMiddleware,
@@ -40,7 +40,15 @@ from proxy import EngineProxy, EngineTransport
 
 from .readiness import Readiness
 from .resource import ProtectedResource, is_open_to_all_origins
-from .routes import PUBLIC_BELOW, EngineMiddleware, http_error, own_routes, public_endpoints, validation_error
+from .routes import (
+    PUBLIC_BELOW,
+    EngineMiddleware,
+    http_error,
+    is_reserved,
+    own_routes,
+    public_endpoints,
+    validation_error,
+)
 from .settings import Settings
 from .sign_in import SignIn, build_sign_in, wallet_routes
 from .version import __version__
@@ -50,6 +58,7 @@ EXPOSED = (
     "WWW-Authenticate",
     "X-Attach-Session",
     "X-Attach-Session-Id",
+    "X-Attach-Task",
     "X-Attach-User",
     "X-RateLimit-Limit-Tokens",
     "X-RateLimit-Remaining-Tokens",
@@ -88,10 +97,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     """
     transport = build_transport(settings)
     sign_in = build_sign_in(settings)
-    signer = None
-    if settings.identity_jwt and sign_in.issuer is not None:
-        signer = IdentitySigner(sign_in.issuer, name=settings.base_url, audience=settings.engine.url)
-    engine = EngineProxy(transport, settings.engine, signer=signer, trusted_proxies=settings.trusted_proxies)
+    engine = EngineProxy(transport, settings.engine, signer=sign_in.signer, trusted_proxies=settings.trusted_proxies)
     issuer_client = build_issuer_client()
     verifier = build_verifier(settings, issuer_client, sign_in)
     resource = ProtectedResource(
@@ -135,6 +141,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         ),
         Middleware(SessionMiddleware),
         Middleware(ScopeMiddleware, rules=settings.scopes),
+        Middleware(AgentMiddleware, is_reserved=is_reserved),
         Middleware(EngineMiddleware, engine=engine),
     ]
     app = Gateway(
@@ -182,7 +189,9 @@ def build_verifier(settings: Settings, client: httpx.AsyncClient, sign_in: SignI
         return RememberingVerifier(TokenPicker(issuers))
     if sign_in.wallet_tokens is not None:
         issuers.append(sign_in.wallet_tokens)
-    return RememberingVerifier(TokenPicker(issuers, dids=sign_in.dids, wallets=sign_in.wallets))
+    return RememberingVerifier(
+        TokenPicker(issuers, dids=sign_in.dids, wallets=sign_in.wallets, delegation=sign_in.delegation)
+    )
 
 
 async def _has_keys(check: Callable[[], Awaitable[None]]) -> bool:

@@ -18,6 +18,7 @@ from .issuer_settings import issuer_settings
 from .scope_settings import scope_rules
 from .task_settings import task_settings
 
+IDENTITY_JWT = ("agents", "on", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
 
@@ -60,6 +61,7 @@ class Settings:
         signing_key: The gateway's own keys in PEM; None: those in `data_dir`.
         tasks: Agents, targets and tasks.
         identity_jwt: Whether the engine is sent a signed `X-Attach-Identity`.
+        agent_identity_jwt: Whether agents are.
         max_request_bytes: Limit for bodies that must be read whole.
     """
 
@@ -81,12 +83,18 @@ class Settings:
     data_dir: Path = Path(".attach")
     signing_key: str | None = field(default=None, repr=False)
     identity_jwt: bool = False
+    agent_identity_jwt: bool = True
     api_docs: bool = True
 
     @property
     def base_url(self) -> str:
         """The gateway's name for itself, without a final slash."""
         return (self.public_url or f"http://localhost:{self.server.port}").rstrip("/")
+
+    @property
+    def delegates(self) -> bool:
+        """Whether there may be agents, to be given tokens with which they act for users."""
+        return bool(self.dev or self.tasks.agents or self.tasks.targets or self.tasks.temporal.workflows)
 
     @property
     def oidc(self) -> OIDCSettings | None:
@@ -124,6 +132,7 @@ class Settings:
         exchange: ExchangeSettings | None = None,
     ) -> Self:
         public_url = environment.url("PUBLIC_URL")
+        identity_jwt = environment.choice("IDENTITY_JWT", IDENTITY_JWT)
         settings = cls(
             issuers=issuers,
             did=did,
@@ -141,7 +150,8 @@ class Settings:
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),
             data_dir=environment.directory("ATTACH_DATA_DIR"),
             signing_key=_signing_key(environment),
-            identity_jwt=environment.flag("IDENTITY_JWT"),
+            identity_jwt=identity_jwt == "on",
+            agent_identity_jwt=identity_jwt != "off",
             api_docs=environment.flag("API_DOCS"),
         )
         if environment.faults:

@@ -8,7 +8,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from auth import DIDVerifier, GatewayIssuer, WalletTokenVerifier, WalletVerifier, issuer_of_pem, load_or_create
+from auth import (
+    Delegation,
+    DIDVerifier,
+    GatewayIssuer,
+    IdentitySigner,
+    WalletTokenVerifier,
+    WalletVerifier,
+    issuer_of_pem,
+    load_or_create,
+)
 from store import Journal, JournalOnce, MemoryOnce, OnceStore
 
 from .did_settings import wallets_possible
@@ -24,6 +33,9 @@ class SignIn:
 
     Attributes:
         issuer: The gateway's own signature; None where nothing is to be signed.
+        delegation: Signs and verifies the tokens of agents; None where there are none.
+        signer: Signs `X-Attach-Identity` for the engine; None where it gets none.
+        agent_signer: The same for agents.
         journal: Opened by `running`; None where nobody could sign in, and so nothing needs to be remembered.
     """
 
@@ -33,6 +45,9 @@ class SignIn:
     dids: DIDVerifier
     wallets: WalletVerifier | None
     wallet_tokens: WalletTokenVerifier | None
+    delegation: Delegation | None
+    signer: IdentitySigner | None
+    agent_signer: IdentitySigner | None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -66,7 +81,22 @@ def build_sign_in(settings: Settings) -> SignIn:
         dids=DIDVerifier(did, store),
         wallets=wallets,
         wallet_tokens=tokens,
+        delegation=None if issuer is None or not settings.delegates else _delegation(settings, issuer),
+        signer=None if issuer is None or not settings.identity_jwt else _signer(settings, issuer),
+        agent_signer=None if issuer is None or not settings.agent_identity_jwt else _signer(settings, issuer),
     )
+
+
+def _signer(settings: Settings, issuer: GatewayIssuer) -> IdentitySigner:
+    return IdentitySigner(issuer, name=settings.base_url, audience=settings.engine.url)
+
+
+def _delegation(settings: Settings, issuer: GatewayIssuer) -> Delegation:
+    def admit(user: str) -> None:
+        if user.startswith("did:"):
+            settings.did.admit(user)
+
+    return Delegation(issuer, name=settings.base_url, admit=admit)
 
 
 def wallet_routes(wallets: WalletVerifier) -> APIRouter:
@@ -109,4 +139,5 @@ def _own_issuer(settings: Settings) -> GatewayIssuer | None:
         return settings.dev.issuer
     if settings.signing_key is not None:
         return issuer_of_pem(settings.signing_key)
-    return load_or_create(settings.data_dir) if settings.identity_jwt or wallets_possible(settings.did) else None
+    signs = settings.identity_jwt or settings.delegates or wallets_possible(settings.did)
+    return load_or_create(settings.data_dir) if signs else None

@@ -3,6 +3,7 @@
 import re
 
 from a2a.settings import AgentRules, TaskSettings, TemporalSettings
+from auth import AgentScope
 
 from .agent_settings import agent_settings, url_fault
 from .environment import Environment
@@ -21,6 +22,9 @@ def task_settings(environment: Environment) -> TaskSettings:
     for scope in scopes:
         if not _SCOPE.fullmatch(scope):
             environment.fault("A2A_AGENT_SCOPES", f"has {scope!r}, which is no scope", "give scopes and commas")
+        elif AgentScope.names_nothing(scope):
+            mend = f"of the gateway's own there are {', '.join(sorted(AgentScope))}"
+            environment.fault("A2A_AGENT_SCOPES", f"has {scope!r}, which is no scope", mend)
     return TaskSettings(
         agents=agents,
         rules=_rules(environment, names),

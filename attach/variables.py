@@ -98,7 +98,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("MAX_REQUEST_BYTES", "33554432", "Largest body that is read whole; what streams has no limit.", "bytes"),
     Variable("ATTACH_DATA_DIR", "./.attach", "Where keys and records are kept; made with mode 0700."),
     Variable("ATTACH_SIGNING_KEY", "", "The gateway's own key in PEM, in place of the one it keeps.", secret=True),
-    Variable("IDENTITY_JWT", "off", "Send the engine X-Attach-Identity, a signed token that says who calls.", "on/off"),
+    Variable(
+        "IDENTITY_JWT", "agents", "Who is sent X-Attach-Identity: on is the engine too, agents, or off is nobody."
+    ),
     Variable("API_DOCS", "on", "Serve /docs, /redoc and /openapi.json.", "on/off"),
     Variable("LOG_LEVEL", "info", "What is logged: debug, info, warning or error, and what is worse."),
     Variable("LOG_FORMAT", "text", "How log and access lines look: text or json."),

@@ -1,6 +1,7 @@
 """Who is calling: bearer tokens in, verified identities out."""
 
 from .credentials import credential
+from .delegation import AgentScope, Delegation
 from .did import Method, resolve
 from .did_jwt import DIDVerifier
 from .did_policy import DIDLogin, DIDSettings
@@ -16,8 +17,10 @@ from .interface import (
     IssuerUnavailable,
     MissingCredentials,
     NotAllowed,
+    NotDelegated,
     SignInUnavailable,
     TokenVerifier,
+    TooManyAgents,
 )
 from .issuer import GatewayIssuer, LocalVerifier, issuer_of_pem, load_or_create
 from .oidc import OIDCSettings, OIDCVerifier
@@ -27,10 +30,12 @@ from .verifier import RememberingVerifier, TokenPicker, verify_jwt
 from .wallet import SignedIn, WalletTokenVerifier, WalletVerifier
 
 __all__ = [
+    "AgentScope",
     "AuthError",
     "DIDLogin",
     "DIDSettings",
     "DIDVerifier",
+    "Delegation",
     "ExchangeSettings",
     "ExchangedIssuer",
     "GatewayIssuer",
@@ -45,6 +50,7 @@ __all__ = [
     "Method",
     "MissingCredentials",
     "NotAllowed",
+    "NotDelegated",
     "OIDCSettings",
     "OIDCVerifier",
     "Proof",
@@ -54,6 +60,7 @@ __all__ = [
     "SigningKeyError",
     "TokenPicker",
     "TokenVerifier",
+    "TooManyAgents",
     "TrustedIssuer",
     "WalletTokenVerifier",
     "WalletVerifier",

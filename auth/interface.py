@@ -20,8 +20,13 @@ class Identity:
         subject: The issuer's own name for the caller (`sub`).
         issuer: Who vouches for the caller.
         claims: Everything that was signed, read-only.
-        scheme: How the caller proved it: "oidc", "did", "wallet" or "dev".
+        scheme: How the caller proved it: "oidc", "did", "wallet", "dev" or "delegated".
         scopes: What the issuer allows the bearer to do. Empty where nobody but the caller himself could have said so.
+        agents: Who acts for the user: the agent that calls, then the one that it has the task from, and so on. Empty
+            where the user calls himself.
+        session: The session that a delegated token belongs to, else None.
+        task_id: The task that it belongs to, else None.
+        events: Ids of the events in memory that were handed over with that task.
     """
 
     user: str
@@ -30,6 +35,15 @@ class Identity:
     claims: Mapping[str, Any] = field(repr=False)
     scheme: str
     scopes: frozenset[str] = field(default=frozenset(), repr=False)
+    agents: tuple[str, ...] = ()
+    session: str | None = None
+    task_id: str | None = None
+    events: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @property
+    def agent(self) -> str | None:
+        """The agent that calls for the user; None where he calls himself."""
+        return self.agents[0] if self.agents else None
 
 
 class TokenVerifier(Protocol):
@@ -57,6 +71,8 @@ class AuthError(Exception):
         InvalidToken         401 invalid_token
         InsufficientScope    403 insufficient_scope
         NotAllowed           403 not_allowed
+        NotDelegated         403 not_delegated
+        TooManyAgents        403 too_many_agents
         IssuerUnavailable    503
         SignInUnavailable    503
     ```
@@ -125,6 +141,24 @@ class NotAllowed(AuthError):
 
     def __init__(self) -> None:
         super().__init__("not_allowed")
+
+
+class NotDelegated(AuthError):
+    """An agent asks for what only the user may do himself, or for what is none of its task's."""
+
+    sentence = "An agent may not do this for a user."
+
+    def __init__(self) -> None:
+        super().__init__("not_delegated")
+
+
+class TooManyAgents(AuthError):
+    """A task was handed from agent to agent too often."""
+
+    sentence = "This task was handed on too often."
+
+    def __init__(self) -> None:
+        super().__init__("too_many_agents")
 
 
 class SignInUnavailable(AuthError):

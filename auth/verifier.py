@@ -33,13 +33,17 @@ class TokenPicker:
         *,
         dids: DIDVerifier | None = None,
         wallets: WalletVerifier | None = None,
+        delegation: TrustedIssuer | None = None,
     ) -> None:
-        """Raises `ValueError` if two issuers go by one name."""
+        """`delegation` verifies the tokens of agents; that those could be verified makes nobody ready to sign in.
+
+        Raises `ValueError` if two issuers go by one name.
+        """
         self._issuers = tuple(issuers)
         self._dids = dids
         self._wallets = wallets
         self._by_name: dict[str, TrustedIssuer] = {}
-        for issuer in self._issuers:
+        for issuer in (*self._issuers, *([delegation] if delegation else [])):
             for name in issuer.names:
                 if self._by_name.setdefault(name, issuer) is not issuer:
                     raise ValueError(f"two issuers are called {name}")

@@ -1,6 +1,7 @@
 """What a request meets on its way in, and its answer on its way out: pure ASGI, `send` wrapped, never buffered."""
 
 from .access_log import AccessLog, AccessLogMiddleware, LogFormat
+from .agents import AgentMiddleware, Belongs, none_belongs
 from .auth import AuthMiddleware
 from .cors import CORSMiddleware
 from .errors import ErrorMiddleware, send_refusal
@@ -13,7 +14,9 @@ from .websocket import WebSocketMiddleware, WebSocketRefused
 __all__ = [
     "AccessLog",
     "AccessLogMiddleware",
+    "AgentMiddleware",
     "AuthMiddleware",
+    "Belongs",
     "CORSMiddleware",
     "ErrorMiddleware",
     "ForeignHost",
@@ -30,6 +33,7 @@ __all__ = [
     "canonical_path",
     "is_loopback_name",
     "loosest_path",
+    "none_belongs",
     "send_refusal",
     "session_id",
 ]

@@ -28,6 +28,9 @@ class SessionMiddleware:
     `X-Attach-Project` and `X-Attach-Memory` end up as `project` and `remember` on `scope["state"]`. The fields to put
     on what goes upstream are left as `stamp`, for the last writer of that request to append, so that nothing that the
     caller sent (a `Connection` field that names them, say) can have them undone. The answer is stamped alike.
+
+    An agent's requests belong to the session and the task of the token that it was given, whatever its User-Agent:
+    they are told upstream too, and `task_id` and `agent` are left on `scope["state"]`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -41,10 +44,14 @@ class SessionMiddleware:
         scope["headers"], options, user_agent = _scrub(scope["headers"])
         identity = state.get("identity")
         if identity is not None:
-            session = session_id(identity.user, user_agent)
+            session = identity.session or session_id(identity.user, user_agent)
             state["session_id"] = session
             user, value = identity.user.encode("ascii"), session.encode()
-            state["stamp"] = stamp = ((b"x-attach-user", user), (b"x-attach-session", value))
+            stamp: Fields = [(b"x-attach-user", user), (b"x-attach-session", value)]
+            if identity.task_id is not None:
+                state["task_id"], state["agent"] = identity.task_id, identity.agent
+                stamp.append((b"x-attach-task", identity.task_id.encode("ascii")))
+            state["stamp"] = stamp
             state["answer_fields"] += (*stamp, (b"x-attach-session-id", value))
         state["project"] = _project(options)
         state["remember"] = _remember(options)
