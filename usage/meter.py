@@ -1,0 +1,378 @@
+"""How many tokens a user may cause within a sliding window, and who is within it right now."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from math import floor
+from typing import Protocol
+
+UNKNOWN_COMPLETION = 256  # What is expected of a user's first request that names no most.
+LEAST_COMPLETION = 64  # A completion that is worth beginning.
+_RECENT = 0.2  # How much the last completion says about the next one.
+_SLICES = 64  # of a window; what was used leaves it a slice at a time, and never early
+_BUSY_SECONDS = 5.0
+_MOST_SWEPT = 1000
+
+
+class QuotaError(Exception):
+    """No tokens for this request.
+
+    QuotaError
+    ├── QuotaExceeded       too much was used within the window: later it will do
+    ├── PromptExceedsQuota  the prompt alone is more than the limit: it never will
+    └── MeterUnavailable    what counts the tokens cannot be asked, and must be
+    """
+
+
+class QuotaExceeded(QuotaError):
+    """The window is full. `retry_after`, in seconds, is when the request may fit."""
+
+    def __init__(self, retry_after: float, limit: int, remaining: int, reset: float) -> None:
+        super().__init__("token quota exceeded")
+        self.retry_after = retry_after
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
+
+
+class PromptExceedsQuota(QuotaError):
+    """The prompt is larger than the whole limit."""
+
+    def __init__(self, limit: int, remaining: int, reset: float) -> None:
+        super().__init__(f"The prompt alone is more than the {limit} tokens that a window holds: send a shorter one.")
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
+
+
+class MeterUnavailable(QuotaError):
+    """The store of the quotas cannot be reached, and nobody is let through without it."""
+
+    def __init__(self) -> None:
+        super().__init__("Token quotas cannot be checked now: try again.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a user has left.
+
+    Attributes:
+        limit: Tokens in a window; None: without limit, and then the others mean nothing.
+        remaining: Tokens that could be reserved now.
+        reset: Seconds until nothing that counts now counts any more.
+    """
+
+    limit: int | None = None
+    remaining: int = 0
+    reset: float = 0.0
+
+
+class Reservation(Protocol):
+    """Tokens that are held for one request until it is settled.
+
+    Attributes:
+        standing: What the user had left when these were held.
+        granted: Tokens held so far, of prompt and completion together.
+    """
+
+    @property
+    def standing(self) -> Standing: ...
+
+    @property
+    def granted(self) -> int: ...
+
+    async def top_up(self, tokens: int) -> bool:
+        """Hold `tokens` more for a request that used up what it had; False: they are not left, and nothing changed."""
+        ...
+
+    async def settle(self, used: int, *, completion: int = 0) -> None:
+        """Free what is held, and count the tokens that were really used. Only the first call counts.
+
+        Args:
+            used: Prompt and completion together, be it less or more than what was held; 0 cancels.
+            completion: Of these, what was generated: the next request's expectation is made of it.
+        """
+        ...
+
+
+class Meter(Protocol):
+    """Counts tokens per user within a sliding window.
+
+    What was used counts from the moment it was settled or topped up, until it has left the window; what is held counts
+    as long as it is held. However many requests come at a time, what a meter grants in a window never passes the limit.
+    Limits by group, model or day are meters of their own in front of one another.
+    """
+
+    async def reserve(self, user: str, *, prompt: int, expected: int | None) -> Reservation:
+        """Hold the prompt and the expected completion, or what is left of it, if at least 64 tokens of that are.
+
+        Args:
+            prompt: Tokens of the prompt.
+            expected: The most that may be generated; None: what this user's completions recently were.
+
+        Raises:
+            QuotaError: see there. Nothing is held then.
+        """
+        ...
+
+    async def standing(self, user: str) -> Standing:
+        """What `user` has left. Raises `MeterUnavailable`."""
+        ...
+
+
+class _Free(Reservation):
+    """Holds nothing, for nothing is short."""
+
+    standing = Standing()
+    granted = 2**62
+
+    async def top_up(self, tokens: int) -> bool:
+        return True
+
+    async def settle(self, used: int, *, completion: int = 0) -> None:
+        return
+
+
+class UnlimitedMeter(Meter):
+    """No quotas."""
+
+    async def reserve(self, user: str, *, prompt: int, expected: int | None) -> Reservation:
+        return _Free()
+
+    async def standing(self, user: str) -> Standing:
+        return Standing()
+
+
+@dataclass(slots=True)
+class _Slice:
+    """Tokens used within a small part of a window, and when they leave it."""
+
+    leaves: float
+    tokens: int
+
+
+class _Account:
+    """What one user holds and has used."""
+
+    __slots__ = ("expected", "held", "open", "slices", "touched", "used")
+
+    def __init__(self) -> None:
+        self.slices: deque[_Slice] = deque()
+        self.used = 0
+        self.held = 0
+        self.open = 0
+        self.expected = float(UNKNOWN_COMPLETION)
+        self.touched = 0.0
+
+    def forget(self, now: float) -> None:
+        """Let go what has left the window."""
+        slices = self.slices
+        while slices and slices[0].leaves <= now:
+            self.used -= slices.popleft().tokens
+
+    def use(self, tokens: int, leaves: float) -> _Slice:
+        if not self.slices or self.slices[-1].leaves < leaves:
+            self.slices.append(_Slice(leaves, 0))
+        piece = self.slices[-1]
+        piece.tokens += tokens
+        self.used += tokens
+        return piece
+
+
+class MemoryMeter(Meter):
+    """For one process, whose limit is forgotten with it.
+
+    What was used is kept in 64 slices of a window, rounded up: it counts up to a 64th of the window longer than it
+    must. A user costs about a kilobyte, and nothing once his window has been empty for a while.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        window: float = 60.0,
+        capacity: int = 200_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Count nothing yet.
+
+        Args:
+            limit: Tokens within a window.
+            window: Seconds.
+            capacity: Users that are known at a time. Beyond it those that were quiet longest start afresh.
+        """
+        self.limit = limit
+        self.window = window
+        self._quiet = window * (1 + 1 / _SLICES)
+        self._capacity = capacity
+        self._clock = clock
+        self._accounts: dict[str, _Account] = {}  # those that were touched last are last
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many users are known."""
+        return len(self._accounts)
+
+    async def reserve(self, user: str, *, prompt: int, expected: int | None) -> Reservation:
+        now = self._clock()
+        account = self.touch(user, now)
+        left = self.limit - account.used - account.held
+        if prompt > self.limit:
+            raise PromptExceedsQuota(self.limit, max(left, 0), self._reset(account, now))
+        if expected is None:
+            expected = round(account.expected)
+        # What only an empty window can hold must fit into one.
+        needed = min(prompt + min(expected, LEAST_COMPLETION), self.limit)
+        if needed > left:
+            wait = self._wait(account, needed - left, now)
+            raise QuotaExceeded(wait, self.limit, max(left, 0), self._reset(account, now))
+        granted = min(prompt + expected, left)
+        account.held += granted
+        account.open += 1
+        return _MemoryReservation(self, user, account, granted, self._standing(account, now))
+
+    async def standing(self, user: str) -> Standing:
+        account = self._accounts.get(user)
+        if account is None:
+            return Standing(limit=self.limit, remaining=self.limit)
+        now = self._clock()
+        account.forget(now)
+        return self._standing(account, now)
+
+    def sweep(self) -> None:
+        """Drop users whose window is empty, a thousand at a time. The meter does that by itself."""
+        now = self._clock()
+        self._sweeping = None
+        for user, account in list(islice(self._accounts.items(), _MOST_SWEPT)):
+            if account.touched + self._quiet > now:
+                break
+            account.forget(now)
+            if account.open or account.slices:
+                self.touch(user, now)
+            else:
+                del self._accounts[user]
+        self._sweep_later(now)
+
+    def leaves(self, now: float) -> float:
+        """When what is used now no longer counts."""
+        part = self.window / _SLICES
+        return (floor(now / part) + 1) * part + self.window
+
+    def now(self) -> float:
+        return self._clock()
+
+    def touch(self, user: str, now: float) -> _Account:
+        """The user's account, up to date, and again the last to be swept."""
+        account = self._accounts.pop(user, None)
+        if account is None:
+            if len(self._accounts) >= self._capacity:
+                self._make_room()
+            account = _Account()
+        account.forget(now)
+        account.touched = now
+        self._accounts[user] = account
+        self._sweep_later(now)
+        return account
+
+    def _make_room(self) -> None:
+        oldest = islice(self._accounts.items(), _MOST_SWEPT)
+        quiet = next((user for user, account in oldest if not account.open), None)
+        if quiet is not None:
+            del self._accounts[quiet]
+
+    def _sweep_later(self, now: float) -> None:
+        if self._sweeping is not None or not self._accounts:
+            return
+        oldest = next(iter(self._accounts.values()))
+        wait = max(oldest.touched + self._quiet - now, 0.01)
+        self._sweeping = asyncio.get_running_loop().call_later(wait, self.sweep)
+
+    def _standing(self, account: _Account, now: float) -> Standing:
+        left = max(self.limit - account.used - account.held, 0)
+        return Standing(limit=self.limit, remaining=left, reset=self._reset(account, now))
+
+    def _reset(self, account: _Account, now: float) -> float:
+        if account.open:
+            return self.window
+        return account.slices[-1].leaves - now if account.slices else 0.0
+
+    def _wait(self, account: _Account, short: int, now: float) -> float:
+        """How long until `short` tokens are free. Nobody knows when running requests end: then a short while."""
+        for piece in account.slices:
+            short -= piece.tokens
+            if short <= 0:
+                return piece.leaves - now
+        return min(self.window, _BUSY_SECONDS)
+
+
+class _MemoryReservation(Reservation):
+    __slots__ = ("_account", "_granted", "_held", "_meter", "_settled", "_standing", "_used", "_user", "_uses")
+
+    def __init__(self, meter: MemoryMeter, user: str, account: _Account, granted: int, standing: Standing) -> None:
+        self._meter = meter
+        self._user = user
+        self._account = account
+        self._granted = self._held = granted
+        self._uses: deque[_Slice] = deque()  # what was counted before the end, in the account's slices
+        self._used = 0
+        self._standing = standing
+        self._settled = False
+
+    @property
+    def standing(self) -> Standing:
+        return self._standing
+
+    @property
+    def granted(self) -> int:
+        return self._granted
+
+    async def top_up(self, tokens: int) -> bool:
+        account, now = self._account, self._meter.now()
+        account.forget(now)
+        if self._settled or account.used + account.held + tokens > self._meter.limit:
+            return False
+        # Who asks for more has used what he held: that leaves the window in its time, however long this runs.
+        self._use(self._held, now)
+        account.held += tokens - self._held
+        self._held = tokens
+        self._granted += tokens
+        return True
+
+    async def settle(self, used: int, *, completion: int = 0) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        now = self._meter.now()
+        account = self._meter.touch(self._user, now)
+        account.open -= 1
+        account.held -= self._held
+        if used > self._used:
+            account.use(used - self._used, self._meter.leaves(now))
+        else:
+            self._give_back(self._used - used, now)
+        if completion:
+            account.expected += _RECENT * (completion - account.expected)
+
+    def _use(self, tokens: int, now: float) -> None:
+        piece = self._account.use(tokens, self._meter.leaves(now))
+        self._uses.append(_Slice(piece.leaves, tokens))
+        self._used += tokens
+        while self._uses[0].leaves <= now:
+            self._uses.popleft()
+
+    def _give_back(self, tokens: int, now: float) -> None:
+        """Undo what was counted last; what has left the window needs no undoing."""
+        counted = {piece.leaves: piece for piece in self._account.slices}
+        while tokens and self._uses:
+            use = self._uses.pop()
+            if use.leaves <= now:
+                return
+            taken = min(tokens, use.tokens)
+            counted[use.leaves].tokens -= taken
+            self._account.used -= taken
+            tokens -= taken
