@@ -202,6 +202,7 @@ def _open(path: Path, migrations: Sequence[Step]) -> sqlite3.Connection:
         if mode != "wal":
             raise JournalError(f"{path} is on a disk that cannot share it: ATTACH_DATA_DIR must be a local one")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA secure_delete = ON")  # What somebody wants forgotten is not left in free pages.
         connection.execute("PRAGMA journal_size_limit = 67108864")
         migrate(connection, migrations)
     except NewerSchema as error:

@@ -81,6 +81,91 @@ _USAGE: Step = (
     "CREATE INDEX usage_days_by_day ON usage_days (day)",
 )
 
+_MEMORY: Step = (
+    # Messages are known by a digest that says nothing to whoever has not got this key.
+    "CREATE TABLE mem_key (key BLOB NOT NULL)",
+    "INSERT INTO mem_key VALUES (randomblob(32))",
+    """
+    CREATE TABLE mem_owners (
+        owner INTEGER PRIMARY KEY AUTOINCREMENT,
+        user TEXT UNIQUE -- NULL: forgotten; what is left of it is being removed
+    )
+    """,
+    """
+    CREATE TABLE mem_messages (
+        message INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        body TEXT NOT NULL,
+        UNIQUE (owner, hash)
+    )
+    """,
+    # A turn is a message and all that was said before it: two chats that begin alike share their first turns.
+    """
+    CREATE TABLE mem_turns (
+        turn INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        parent INTEGER, -- NULL: the first
+        message INTEGER NOT NULL,
+        UNIQUE (owner, hash)
+    )
+    """,
+    "CREATE INDEX mem_turns_by_parent ON mem_turns (parent) WHERE parent IS NOT NULL",
+    "CREATE INDEX mem_turns_by_message ON mem_turns (message)",
+    """
+    CREATE TABLE mem_events (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id BLOB NOT NULL, -- the sixteen bytes of a UUIDv7
+        owner INTEGER NOT NULL,
+        at REAL NOT NULL,
+        event TEXT NOT NULL,
+        session TEXT,
+        request TEXT,
+        task TEXT,
+        run TEXT,
+        agent TEXT,
+        project TEXT,
+        model TEXT,
+        path TEXT,
+        turn INTEGER, -- the last of what was sent; NULL: nothing was
+        answer TEXT NOT NULL,
+        reasoning TEXT NOT NULL,
+        tool_calls TEXT NOT NULL, -- JSON
+        text TEXT NOT NULL,
+        state TEXT NOT NULL,
+        tokens_in INTEGER,
+        tokens_out INTEGER,
+        latency REAL,
+        fields TEXT NOT NULL, -- JSON
+        UNIQUE (owner, id)
+    )
+    """,
+    """
+    CREATE UNIQUE INDEX mem_events_by_request ON mem_events (owner, request)
+    WHERE request IS NOT NULL AND event IN ('chat', 'completion', 'embedding')
+    """,
+    "CREATE INDEX mem_events_by_session ON mem_events (owner, session, id)",
+    "CREATE INDEX mem_events_by_task ON mem_events (owner, task, id) WHERE task IS NOT NULL",
+    "CREATE INDEX mem_events_by_run ON mem_events (owner, run, id) WHERE run IS NOT NULL",
+    "CREATE INDEX mem_events_by_turn ON mem_events (turn) WHERE turn IS NOT NULL",
+    # Without a copy of the text: what it needs to take something out again it is told.
+    """
+    CREATE VIRTUAL TABLE mem_words USING fts5 (
+        owner, words, content = '', tokenize = 'unicode61 remove_diacritics 2'
+    )
+    """,
+    """
+    CREATE TABLE mem_indexed (
+        version INTEGER NOT NULL,  -- of the way in which words are found in what is kept
+        message INTEGER NOT NULL,  -- up to these the index goes
+        seq INTEGER NOT NULL,
+        tidy INTEGER NOT NULL      -- 0: it still holds words of what was removed
+    )
+    """,
+    "INSERT INTO mem_indexed VALUES (1, 0, 0, 1)",
+)
+
 # Step N brings a file of version N to version N + 1. A step that was released is never changed: add another one.
 MIGRATIONS: tuple[Step, ...] = (
     (
@@ -97,6 +182,7 @@ MIGRATIONS: tuple[Step, ...] = (
     ),
     _OUTBOX,
     _USAGE,
+    _MEMORY,
 )
 
 
