@@ -1,5 +1,6 @@
 """Who may use how many tokens, who used how many, what is recorded of it and where it goes."""
 
+from .counted import CountedUsage
 from .interface import NullUsageBackend, SeveralUsageBackends, UsageBackend, UsageEvent
 from .meter import (
     MemoryMeter,
@@ -12,12 +13,20 @@ from .meter import (
     Standing,
     UnlimitedMeter,
 )
+from .metrics import Metrics
+from .record import DailyUsage, UsageRecord, days_before
+from .settings import BackendName, OpenMeterSettings, UsageSettings, UserLabel
 
 __all__ = [
+    "BackendName",
+    "CountedUsage",
+    "DailyUsage",
     "MemoryMeter",
     "Meter",
     "MeterUnavailable",
+    "Metrics",
     "NullUsageBackend",
+    "OpenMeterSettings",
     "PromptExceedsQuota",
     "QuotaError",
     "QuotaExceeded",
@@ -27,4 +36,8 @@ __all__ = [
     "UnlimitedMeter",
     "UsageBackend",
     "UsageEvent",
+    "UsageRecord",
+    "UsageSettings",
+    "UserLabel",
+    "days_before",
 ]
