@@ -9,12 +9,14 @@ from a2a.settings import TaskSettings
 from auth import DIDSettings, ExchangeSettings, GatewayIssuer, OIDCSettings, SigningKeyError, issuer_of_pem
 from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
+from store import RedisSettings
 
 from .did_settings import read_did_settings
 from .environment import Environment
 from .exchange_settings import exchange_settings
 from .faults import ConfigurationError
 from .issuer_settings import issuer_settings
+from .redis_settings import redis_settings
 from .scope_settings import scope_rules
 from .task_settings import task_settings
 
@@ -58,6 +60,7 @@ class Settings:
         audience: What browser clients are told to ask tokens for.
         public_url: How clients reach the gateway, if it was told.
         scopes: What tokens must allow. Nothing in dev mode, whose tokens allow nothing in particular.
+        redis: Where gateways on several machines keep what they share; None: on this one, in `data_dir`.
         signing_key: The gateway's own keys in PEM; None: those in `data_dir`.
         tasks: Agents, targets and tasks.
         identity_jwt: Whether the engine is sent a signed `X-Attach-Identity`.
@@ -81,6 +84,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...] = ()
     max_request_bytes: int = 32 * 1024 * 1024
     data_dir: Path = Path(".attach")
+    redis: RedisSettings | None = None
     signing_key: str | None = field(default=None, repr=False)
     identity_jwt: bool = False
     agent_identity_jwt: bool = True
@@ -149,6 +153,7 @@ class Settings:
             trusted_proxies=environment.networks("TRUSTED_PROXIES"),
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),
             data_dir=environment.directory("ATTACH_DATA_DIR"),
+            redis=redis_settings(environment),
             signing_key=_signing_key(environment),
             identity_jwt=identity_jwt == "on",
             agent_identity_jwt=identity_jwt != "off",

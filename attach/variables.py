@@ -101,6 +101,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "IDENTITY_JWT", "agents", "Who is sent X-Attach-Identity: on is the engine too, agents, or off is nobody."
     ),
+    Variable("REDIS_URL", "", "The Redis that gateways on several machines share, with its password.", "URL"),
+    Variable("REDIS_CA_FILE", "", "PEM file of the CA behind a rediss:// server's certificate; else the public ones."),
     Variable("API_DOCS", "on", "Serve /docs, /redoc and /openapi.json.", "on/off"),
     Variable("LOG_LEVEL", "info", "What is logged: debug, info, warning or error, and what is worse."),
     Variable("LOG_FORMAT", "text", "How log and access lines look: text or json."),

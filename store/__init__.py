@@ -4,6 +4,7 @@ from .delivery import Deliver, Delivery, DeliveryFailed, Pace, Rejected
 from .journal import Change, Journal, JournalError
 from .once import JournalOnce, MemoryOnce, OnceStore, OnceUnavailable
 from .outbox import Entry, Outbox, Waiting, waiting
+from .redis import RedisSettings, RedisUnavailable, open_redis, redis_errors, redis_extra_installed
 
 __all__ = [
     "Change",
@@ -19,7 +20,12 @@ __all__ = [
     "OnceUnavailable",
     "Outbox",
     "Pace",
+    "RedisSettings",
+    "RedisUnavailable",
     "Rejected",
     "Waiting",
+    "open_redis",
+    "redis_errors",
+    "redis_extra_installed",
     "waiting",
 ]

@@ -1,0 +1,71 @@
+"""The Redis that several machines share: how it is reached, and that nobody waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+REDIS_SECONDS = 1.0
+
+
+class RedisUnavailable(Exception):
+    """Redis cannot be reached, does not answer in time, or refuses. What it was asked may have been done or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisSettings:
+    """Where Redis is.
+
+    Attributes:
+        url: redis:// or rediss:// (TLS), with user, password and database where it has them.
+        ca_file: PEM file with the CA certificates to trust for rediss; None: the system's.
+        timeout: Seconds to connect, and again to answer.
+    """
+
+    url: str = field(repr=False)
+    ca_file: Path | None = None
+    timeout: float = REDIS_SECONDS
+
+
+def redis_extra_installed() -> bool:
+    """Whether the extra `redis` is there."""
+    return find_spec("redis") is not None
+
+
+def open_redis(settings: RedisSettings) -> Redis:
+    """A client, to be closed with `aclose()`. Nothing is connected before its first command; values are bytes.
+
+    A connection that broke while it was idle is replaced once and in silence; what takes too long is given up at once.
+    """
+    from redis.asyncio import Redis  # noqa: PLC0415 - an optional dependency
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
+
+    tls: dict[str, Any] = {} if settings.ca_file is None else {"ssl_ca_certs": str(settings.ca_file)}
+    client: Redis = Redis.from_url(
+        settings.url,
+        socket_connect_timeout=settings.timeout,
+        socket_timeout=settings.timeout,
+        retry=Retry(NoBackoff(), 1, supported_errors=(Broken,)),
+        **tls,
+    )
+    return client
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Raise `RedisUnavailable` for whatever goes wrong with Redis in the block."""
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise RedisUnavailable(type(error).__name__) from error
