@@ -1,5 +1,6 @@
 """What must outlive a request: the local record, what others are to get of it, and values that may be used once."""
 
+from .database import Database, DatabaseError, Schema
 from .delivery import Deliver, Delivery, DeliveryFailed, Pace, Rejected
 from .journal import Change, Journal, JournalError
 from .once import JournalOnce, MemoryOnce, OnceStore, OnceUnavailable
@@ -8,6 +9,8 @@ from .redis import RedisSettings, RedisUnavailable, open_redis, redis_errors, re
 
 __all__ = [
     "Change",
+    "Database",
+    "DatabaseError",
     "Deliver",
     "Delivery",
     "DeliveryFailed",
@@ -23,6 +26,7 @@ __all__ = [
     "RedisSettings",
     "RedisUnavailable",
     "Rejected",
+    "Schema",
     "Waiting",
     "open_redis",
     "redis_errors",
