@@ -37,7 +37,9 @@ from middleware import (
     WebSocketMiddleware,
 )
 from proxy import EngineProxy, EngineTransport
+from store import Journal
 
+from .metering import build_metering
 from .readiness import Readiness
 from .resource import ProtectedResource, is_open_to_all_origins
 from .routes import (
@@ -96,7 +98,9 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     the other to end what still runs. `app.state.verifier` is what `auth.verify_jwt` takes.
     """
     transport = build_transport(settings)
-    sign_in = build_sign_in(settings)
+    journal = Journal(settings.data_dir)
+    sign_in = build_sign_in(settings, journal)
+    metering = build_metering(settings, journal)
     engine = EngineProxy(transport, settings.engine, signer=sign_in.signer, trusted_proxies=settings.trusted_proxies)
     issuer_client = build_issuer_client()
     verifier = build_verifier(settings, issuer_client, sign_in)
@@ -116,7 +120,10 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
                 await stack.enter_async_context(log)
             await stack.enter_async_context(transport)
             await stack.enter_async_context(issuer_client)
+            if sign_in.journal is not None or metering.on:
+                await stack.enter_async_context(journal)
             await stack.enter_async_context(sign_in.running())
+            await stack.enter_async_context(metering.running())
             stack.push_async_callback(verifier.aclose)
             await verifier.warm()
             yield

@@ -10,6 +10,7 @@ from auth import DIDSettings, ExchangeSettings, GatewayIssuer, OIDCSettings, Sig
 from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
 from store import RedisSettings
+from usage import UsageSettings
 
 from .did_settings import read_did_settings
 from .environment import Environment
@@ -19,6 +20,7 @@ from .issuer_settings import issuer_settings
 from .redis_settings import redis_settings
 from .scope_settings import scope_rules
 from .task_settings import task_settings
+from .usage_settings import usage_settings
 
 IDENTITY_JWT = ("agents", "on", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -66,6 +68,8 @@ class Settings:
         identity_jwt: Whether the engine is sent a signed `X-Attach-Identity`.
         agent_identity_jwt: Whether agents are.
         max_request_bytes: Limit for bodies that must be read whole.
+        usage: Where usage goes.
+        outbox_max: How many things may wait for each place that is to get them.
     """
 
     engine: EngineSettings
@@ -85,6 +89,9 @@ class Settings:
     max_request_bytes: int = 32 * 1024 * 1024
     data_dir: Path = Path(".attach")
     redis: RedisSettings | None = None
+    usage: UsageSettings = field(default_factory=UsageSettings)
+    outbox_max: int = 1_000_000
+    outbox_max_bytes: int = 1024 * 1024 * 1024
     signing_key: str | None = field(default=None, repr=False)
     identity_jwt: bool = False
     agent_identity_jwt: bool = True
@@ -154,6 +161,9 @@ class Settings:
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),
             data_dir=environment.directory("ATTACH_DATA_DIR"),
             redis=redis_settings(environment),
+            usage=usage_settings(environment),
+            outbox_max=environment.count("OUTBOX_MAX", least=100, most=100_000_000),
+            outbox_max_bytes=environment.size("OUTBOX_MAX_BYTES"),
             signing_key=_signing_key(environment),
             identity_jwt=identity_jwt == "on",
             agent_identity_jwt=identity_jwt != "off",

@@ -1,7 +1,7 @@
 """Sign-in with DIDs and wallets: what it is made of, and the two endpoints that wallets need."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class SignIn:
         delegation: Signs and verifies the tokens of agents; None where there are none.
         signer: Signs `X-Attach-Identity` for the engine; None where it gets none.
         agent_signer: The same for agents.
-        journal: Opened by `running`; None where nobody could sign in, and so nothing needs to be remembered.
+        journal: To be open before `running`; None where nobody could sign in, and so nothing needs to be remembered.
     """
 
     settings: Settings
@@ -51,24 +51,19 @@ class SignIn:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Raises `JournalError`."""
         if self.settings.dev is None:
             self.settings.did.announce()
-        async with AsyncExitStack() as stack:
-            if self.journal is not None:
-                await stack.enter_async_context(self.journal)
-            yield
+        yield
 
 
-def build_sign_in(settings: Settings) -> SignIn:
+def build_sign_in(settings: Settings, journal: Journal) -> SignIn:
     """Opens nothing but the gateway's own key, and that only where something is to be signed.
 
     Raises:
         SigningKeyError: The key cannot be had.
     """
     did = settings.did
-    journal = Journal(settings.data_dir) if did.possible else None
-    store: OnceStore = MemoryOnce() if journal is None else JournalOnce(journal)
+    store: OnceStore = JournalOnce(journal) if did.possible else MemoryOnce()
     wallets: WalletVerifier | None = None
     tokens: WalletTokenVerifier | None = None
     issuer = _own_issuer(settings)
@@ -77,7 +72,7 @@ def build_sign_in(settings: Settings) -> SignIn:
     return SignIn(
         settings=settings,
         issuer=issuer,
-        journal=journal,
+        journal=journal if did.possible else None,
         dids=DIDVerifier(did, store),
         wallets=wallets,
         wallet_tokens=tokens,

@@ -14,6 +14,7 @@ from .meter import (
     UnlimitedMeter,
 )
 from .metrics import Metrics
+from .openmeter import OpenMeterUsage
 from .record import DailyUsage, UsageRecord, days_before
 from .settings import BackendName, OpenMeterSettings, UsageSettings, UserLabel
 
@@ -27,6 +28,7 @@ __all__ = [
     "Metrics",
     "NullUsageBackend",
     "OpenMeterSettings",
+    "OpenMeterUsage",
     "PromptExceedsQuota",
     "QuotaError",
     "QuotaExceeded",

@@ -1,0 +1,88 @@
+"""Everything about usage, put together: what is on, and where it goes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from store import Journal, Outbox
+from usage import (
+    CountedUsage,
+    Metrics,
+    NullUsageBackend,
+    OpenMeterUsage,
+    SeveralUsageBackends,
+    UsageBackend,
+    UsageRecord,
+    UsageSettings,
+)
+
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metering:
+    """Where usage goes.
+
+    Attributes:
+        usage: To be open while the gateway runs, after its journal is. Null where nothing is metered.
+        record: For reading; written by `usage` only.
+        metrics: Of the whole process, metered or not.
+        outbox: For whatever is to reach somebody else.
+    """
+
+    settings: UsageSettings
+    usage: UsageBackend
+    record: UsageRecord
+    metrics: Metrics
+    outbox: Outbox
+
+    @property
+    def on(self) -> bool:
+        """Whether requests are metered, so that there is something to read and write."""
+        return not isinstance(self.usage, NullUsageBackend)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """To be open as long as the gateway serves, within its journal."""
+        self._announce()
+        async with self.usage:
+            yield
+
+    def _announce(self) -> None:
+        """Say at the start that somebody wants metering that will not happen, so that nobody overlooks it."""
+        if self.settings.lacks_key:
+            logger.error(
+                "usage.NOT_METERED",
+                extra={
+                    "backend": "openmeter",
+                    "problem": "OPENMETER_API_KEY is missing: nothing is sent to OpenMeter, and nobody is billed",
+                    "mend": "set it, or take openmeter out of USAGE_METERING",
+                },
+            )
+
+
+def build_metering(settings: Settings, journal: Journal, *, quota: bool = False) -> Metering:
+    """Opens nothing. With a `quota` the gateway keeps its own record even where no backend is named."""
+    wanted = settings.usage
+    metrics = Metrics(user_label=wanted.user_label)
+    record = UsageRecord(journal, keep_days=wanted.keep_days)
+    outbox = Outbox(capacity=settings.outbox_max, capacity_bytes=settings.outbox_max_bytes)
+    backends: list[UsageBackend] = [record, CountedUsage(metrics, users="prometheus" in wanted.backends)]
+    if wanted.openmeter is not None:
+        client = httpx.AsyncClient(timeout=5.0)
+        backends.append(OpenMeterUsage(wanted.openmeter, journal=journal, outbox=outbox, client=client))
+    on = quota or "prometheus" in wanted.backends or wanted.openmeter is not None
+    return Metering(
+        settings=wanted,
+        usage=SeveralUsageBackends(backends) if on else NullUsageBackend(),
+        record=record,
+        metrics=metrics,
+        outbox=outbox,
+    )
