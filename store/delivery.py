@@ -20,7 +20,6 @@ from .outbox import Entry
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-JOURNAL_PAUSE = 5.0
 LONGEST_WAIT_ASKED = 3600.0
 
 Deliver = Callable[[Sequence[Entry]], Awaitable[None]]
@@ -58,6 +57,7 @@ class Pace:
         lease: For how long nobody else sends what one worker is sending. Above `timeout`.
         first_wait: The pause after the first failure in a row; it doubles with each.
         longest_wait: The longest of these pauses.
+        journal_wait: The pause after the record could not be read or written.
         tries: How often an entry may be rejected before it is set aside.
     """
 
@@ -68,6 +68,7 @@ class Pace:
     lease: float = 20.0
     first_wait: float = 0.5
     longest_wait: float = 60.0
+    journal_wait: float = 5.0
     tries: int = 5
 
 
@@ -124,7 +125,7 @@ class Delivery:
                 await self._turn()
             except JournalError as error:
                 logger.warning("outbox.stalled", extra={"sink": self._sink, "error": str(error)})
-                await asyncio.sleep(JOURNAL_PAUSE)
+                await asyncio.sleep(self._pace.journal_wait)
 
     async def _turn(self) -> None:
         """Send one batch, or wait until there may be one."""
