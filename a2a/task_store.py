@@ -31,6 +31,7 @@ from .tasks import (
 
 LEASE_SECONDS = 15.0
 MOST_STEPS = 1000
+MOST_LINKS = 32  # More than a chain of tasks can have.
 
 _Happened = tuple[str, State, Mapping[str, Any]]
 
@@ -77,9 +78,9 @@ class TaskStore:
         assert added is not None
         return added, True
 
-    async def get(self, task_id: str, owner: str, *, below: str | None = None) -> Task | None:
-        """The task of that name, if it is the owner's; where `below` is given, if it is that task or was sent by it."""
-        mine = and_(TASKS.c.id == task_id, TASKS.c.owner == owner, _within(below))
+    async def get(self, task_id: str, owner: str) -> Task | None:
+        """The task of that name, if it is the owner's."""
+        mine = and_(TASKS.c.id == task_id, TASKS.c.owner == owner)
         async with self._database.read() as connection:
             row = (await connection.execute(select(TASKS).where(mine))).one_or_none()
         return None if row is None else _task(row)
@@ -97,10 +98,9 @@ class TaskStore:
         limit: int,
         state: State | None = None,
         before: tuple[float, str] | None = None,
-        below: str | None = None,
     ) -> list[Task]:
         """The owner's tasks, newest first; `before` is (created, id) of the last one of the page before."""
-        wanted = [TASKS.c.owner == owner, _within(below)]
+        wanted = [TASKS.c.owner == owner]
         if state is not None:
             wanted.append(TASKS.c.state == state)
         if before is not None:
@@ -109,6 +109,17 @@ class TaskStore:
         query = select(TASKS).where(*wanted).order_by(TASKS.c.created.desc(), TASKS.c.id.desc()).limit(limit)
         async with self._database.read() as connection:
             return [_task(row) for row in (await connection.execute(query)).all()]
+
+    async def belongs(self, owner: str, task_id: str, to: str) -> bool:
+        """Whether the owner's task was sent in the course of the task `to`, by its agent or by one further down."""
+        parent: str | None = task_id
+        async with self._database.read() as connection:
+            for _ in range(MOST_LINKS):
+                mine = and_(TASKS.c.id == parent, TASKS.c.owner == owner)
+                parent = (await connection.execute(select(TASKS.c.parent).where(mine))).scalar_one_or_none()
+                if parent is None or parent == to:
+                    return parent == to
+        return False
 
     async def steps(self, task_id: str, *, after: int = 0) -> list[Step]:
         """What happened to a task, oldest first. Whose it is was looked at before."""
@@ -260,10 +271,6 @@ async def _drop(connection: AsyncConnection, query: Any) -> int:
     return len(names)
 
 
-def _within(below: str | None) -> Any:
-    return True if below is None else or_(TASKS.c.id == below, TASKS.c.parent == below)
-
-
 def _row(task: NewTask, now: float) -> dict[str, Any]:
     return {
         "id": task.id,
@@ -303,7 +310,7 @@ def _task(row: Row[Any]) -> Task:
         project=row.project,
         remember=row.remember,
         caller=json.loads(row.caller),
-        target=Target(**json.loads(row.target)),
+        target=_target(json.loads(row.target)),
         input=json.loads(row.input),
         mem_id=row.mem_id,
         metadata=json.loads(row.metadata),
@@ -315,6 +322,10 @@ def _task(row: Row[Any]) -> Task:
         sent=row.sent,
         cancel=row.cancel,
     )
+
+
+def _target(members: dict[str, Any]) -> Target:
+    return Target(**{**members, "addresses": tuple(members["addresses"])})
 
 
 def _step(row: Row[Any]) -> Step:

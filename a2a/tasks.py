@@ -92,13 +92,13 @@ class Target:
     Attributes:
         name: The agent, or the workflow type.
         url: The path at the engine, or the URL that the caller named.
-        address: The IP address that this URL's host had when it was allowed, which alone is connected to.
+        addresses: The IP addresses that this URL's host had when it was allowed: no other is connected to.
     """
 
     kind: TargetKind
     name: str | None = None
     url: str | None = None
-    address: str | None = None
+    addresses: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -35,7 +35,7 @@ async def names(store: TaskStore, task: Task) -> list[str]:
 async def test_a_task_is_kept_as_it_was_accepted(store: TaskStore, clock: Clock) -> None:
     asked = new(
         input={"text": "nul \0, half \ud800, whole \U0001f600"},
-        target=Target(kind="url", url="http://x.example/a", address="192.0.2.1"),
+        target=Target(kind="url", url="http://x.example/a", addresses=("192.0.2.1", "2001:db8::1")),
         metadata={"colour": "green"},
         key="k",
         fingerprint="f",
@@ -215,12 +215,16 @@ async def test_a_list_has_pages_newest_first(store: TaskStore, clock: Clock) -> 
     assert [task.id for task in await store.page("alice", limit=9, state="canceled")] == [tasks[2].id]
 
 
-async def test_an_agent_sees_its_own_task_and_those_it_sent(store: TaskStore) -> None:
+async def test_a_task_belongs_to_those_it_was_sent_in_the_course_of(store: TaskStore) -> None:
     own, other = await accepted(store), await accepted(store)
     child = await accepted(store, parent=own.id)
-    assert {task.id for task in await store.page("alice", limit=9, below=own.id)} == {own.id, child.id}
-    assert await store.get(child.id, "alice", below=own.id) == child
-    assert await store.get(other.id, "alice", below=own.id) is None
+    grandchild = await accepted(store, parent=child.id)
+    assert await store.belongs("alice", child.id, own.id)
+    assert await store.belongs("alice", grandchild.id, own.id)
+    assert not await store.belongs("alice", other.id, own.id)
+    assert not await store.belongs("alice", own.id, child.id)
+    assert not await store.belongs("bob", child.id, own.id)
+    assert not await store.belongs("alice", "nothing", own.id)
 
 
 async def test_what_ended_is_kept_for_a_while(store: TaskStore, clock: Clock) -> None:
