@@ -14,7 +14,7 @@ class Media:
 
     Attributes:
         kind: `image`, `audio`, `video` or `file`.
-        sha256: Hex digest; of the decoded bytes where they came with the message, of the reference where only a URL did.
+        sha256: Hex digest; of the decoded bytes where they came along, of the reference where not.
         size: Bytes of what was digested.
     """
 
@@ -67,6 +67,7 @@ class RequestReading:
         model: As the caller named it.
         messages: The turns of a chat; of a completion or an embedding, each prompt as a turn of `user`.
         texts: All that an engine would read as prompt, tool definitions included and media left out: for counting.
+        token_ids: How many tokens of the prompt came as numbers, which need no counting.
         stream: Whether the answer will come in pieces, the dialect's default counted in.
         max_output: The most tokens that the caller allows, all choices together; None: no limit, or none that we know.
         wants_usage: Whether the client itself set `stream_options.include_usage`, to whatever value.
@@ -77,6 +78,7 @@ class RequestReading:
     model: str | None = None
     messages: tuple[Message, ...] = ()
     texts: tuple[str, ...] = ()
+    token_ids: int = 0
     stream: bool = False
     max_output: int | None = None
     wants_usage: bool = False

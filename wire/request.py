@@ -1,16 +1,112 @@
 """What a request asks of an engine, read from its body once."""
 
-from .paths import dialect_of
-from .reading import RequestReading
+from typing import Any
+
+from .json_text import BROKEN, decoded, mended, mended_values, parsed, salvaged
+from .paths import dialect_of, is_responses
+from .prompt import Prompt, read_chat, read_prompts, read_responses
+from .reading import Dialect, Operation, RequestReading
+from .unknown import strings_of
+from .values import is_on, object_of, string_of
+
+_TAIL = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "options", "stream_options")
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "n_predict")
 
 
 def read_request(path: str, body: bytes, *, truncated: bool = False) -> RequestReading:
     """Read a request's body by its canonical path; whatever content type it came with.
 
-    Never raises: what cannot be understood is left at its default.
+    Never raises. Where there is no prompt that we know to find, every string of the body is taken for one, so that
+    nothing goes uncounted. Takes time and memory in proportion to `body`.
 
     Args:
         truncated: Whether `body` is a head and a tail with something left out between them.
     """
     dialect, operation = dialect_of(path)
-    return RequestReading(dialect=dialect, operation=operation)
+    text = decoded(body).removeprefix("\ufeff")
+    value = parsed(text)
+    if value is BROKEN and text.lstrip()[:1] == "{":
+        value = salvaged(text, tail_members=_TAIL if truncated else ()) or BROKEN
+    if value is BROKEN:
+        return RequestReading(dialect=dialect, operation=operation, texts=_plain(text))
+    if "\\ud" in text or "\\uD" in text:
+        value = mended_values(value)
+    if not isinstance(value, dict):
+        return RequestReading(dialect=dialect, operation=operation, texts=tuple(strings_of(value)))
+    asked = _folded(value) if dialect == "ollama" else value
+    return _read(dialect, operation, asked, _prompt(dialect, operation, asked, path))
+
+
+def _read(dialect: Dialect, operation: Operation, asked: dict[str, Any], prompt: Prompt) -> RequestReading:
+    return RequestReading(
+        dialect=dialect,
+        operation=operation,
+        model=string_of(asked, "model"),
+        messages=tuple(prompt.messages),
+        texts=tuple(prompt.texts),
+        token_ids=prompt.token_ids,
+        stream=_streams(dialect, operation, asked.get("stream")),
+        max_output=_max_output(dialect, operation, asked, prompt),
+        wants_usage="include_usage" in object_of(asked.get("stream_options")),
+    )
+
+
+def _prompt(dialect: Dialect, operation: Operation, asked: dict[str, Any], path: str) -> Prompt:
+    prompt = Prompt()
+    if is_responses(path):
+        read_responses(prompt, asked)
+    elif operation in ("completion", "embedding"):
+        read_prompts(prompt, asked)
+    else:
+        read_chat(prompt, asked)
+    if dialect == "unknown" or not (prompt.texts or prompt.token_ids):
+        prompt.texts = list(strings_of(asked))
+    return prompt
+
+
+def _streams(dialect: Dialect, operation: Operation, value: Any) -> bool:
+    """Ollama streams unless told not to. vLLM takes words and numbers for a boolean."""
+    if dialect == "ollama":
+        return operation != "embedding" and value is not False
+    return operation != "embedding" and is_on(value)
+
+
+def _max_output(dialect: Dialect, operation: Operation, asked: dict[str, Any], prompt: Prompt) -> int | None:
+    if operation == "embedding":
+        return 0
+    limits = object_of(asked.get("options")) if dialect == "ollama" else asked
+    names = ("num_predict",) if dialect == "ollama" else _LIMITS
+    each = next((limit for name in names if (limit := _positive(limits.get(name)))), None)
+    if each is None:
+        return None
+    choices = 1 if dialect == "ollama" else _positive(asked.get("n")) or 1
+    return each * choices * (max(1, prompt.prompts) if operation == "completion" else 1)
+
+
+def _positive(value: Any) -> int | None:
+    """A limit; below 1, engines know none."""
+    if isinstance(value, str | float) and not isinstance(value, bool):
+        try:
+            value = int(value)
+        except (ValueError, OverflowError):
+            return None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _folded(asked: dict[str, Any]) -> dict[str, Any]:
+    """The names of members in lower case: Ollama, being written in Go, takes them in any."""
+    folded = _lower(asked)
+    messages = folded.get("messages")
+    if isinstance(messages, list):
+        folded["messages"] = [_lower(turn) if isinstance(turn, dict) else turn for turn in messages]
+    return folded
+
+
+def _lower(members: dict[str, Any]) -> dict[str, Any]:
+    return {name.casefold(): value for name, value in members.items()}
+
+
+def _plain(text: str) -> tuple[str, ...]:
+    """What is no JSON, as one text, unless it is no text either."""
+    is_text = text.strip() and "\0" not in text and text.count("\ufffd") <= len(text) // 100
+    return (mended(text),) if is_text else ()

@@ -1,0 +1,59 @@
+"""OpenAI's chat completions, completions and embeddings, as OpenAI, vLLM, llama.cpp and Ollama's shim speak them."""
+
+from typing import Any
+
+from .assembly import Assembly
+from .content import text_of
+from .values import count_of, error_of, object_of, objects_of, string_of
+
+
+def is_openai(event: dict[str, Any]) -> bool:
+    return "choices" in event
+
+
+def read_event(answer: Assembly, event: dict[str, Any], event_type: bytes) -> None:
+    """One chunk of a stream, or the whole answer: a chunk's `delta` holds what an answer's `message` does."""
+    answer.model = string_of(event, "model") or answer.model
+    answer.error = error_of(event) or answer.error
+    for choice in objects_of(event.get("choices")):
+        _read_choice(answer, choice)
+    _count(answer, event)
+
+
+def _read_choice(answer: Assembly, choice: dict[str, Any]) -> None:
+    index = choice.get("index")
+    turn = object_of(choice.get("delta")) or object_of(choice.get("message"))
+    answer.say(choice.get("text"), choice=index)
+    answer.say(text_of(turn.get("content")), choice=index)
+    answer.say(turn.get("refusal"), choice=index)
+    # Engines that know both names send the same under both.
+    answer.think(string_of(turn, "reasoning_content", "reasoning"))
+    for call in objects_of(turn.get("tool_calls")):
+        function = object_of(call.get("function"))
+        parts = {"id": call.get("id"), "name": function.get("name"), "arguments": function.get("arguments")}
+        if "delta" in choice:
+            answer.add_fragment(call.get("index"), choice=index, **parts)
+        else:
+            answer.add_call(choice=index, **parts)
+    if function := object_of(turn.get("function_call")):  # what tool calls were called before
+        answer.add_fragment(0, choice=index, name=function.get("name"), arguments=function.get("arguments"))
+    answer.finish_reason = string_of(choice, "finish_reason") or answer.finish_reason
+
+
+def _count(answer: Assembly, event: dict[str, Any]) -> None:
+    """What `usage` says; where it comes with every chunk, the last one's is of the whole.
+
+    llama.cpp tells its `timings` in the last chunk, asked or not; what it took from its cache was prompt too.
+    """
+    usage = object_of(event.get("usage"))
+    if usage:
+        answer.input_tokens = count_of(usage, "prompt_tokens", "input_tokens")
+        answer.output_tokens = count_of(usage, "completion_tokens", "output_tokens")
+        if answer.output_tokens is None and "choices" not in event and answer.input_tokens is not None:
+            answer.output_tokens = 0  # an embedding
+        return
+    timings = object_of(event.get("timings"))
+    if "cache_n" in timings and answer.output_tokens is None:
+        fresh, cached = count_of(timings, "prompt_n"), count_of(timings, "cache_n")
+        answer.input_tokens = None if fresh is None or cached is None else fresh + cached
+        answer.output_tokens = count_of(timings, "predicted_n")
