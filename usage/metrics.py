@@ -45,6 +45,7 @@ QUOTA_STORE_ERRORS = Family(
     "attach_quota_store_errors_total", "counter", "Times the store of the quotas did not answer.", ("outcome",)
 )
 LATE_COMMITS = Family("attach_late_commits_total", "counter", "Answers that went out before they were recorded.")
+LOST_RECORDS = Family("attach_lost_records_total", "counter", "Exchanges whose record could not be written.")
 JWKS = Family("attach_jwks_refreshes_total", "counter", "Times an issuer's keys were fetched.", ("issuer", "outcome"))
 TOKENS = Family("attach_usage_tokens_total", "counter", "Tokens used.", ("user", "direction", "model"))
 USER_REQUESTS = Family("attach_usage_requests_total", "counter", "Metered requests.", ("user", "model"))
@@ -62,6 +63,7 @@ FAMILIES = (
     REFUSALS,
     QUOTA_STORE_ERRORS,
     LATE_COMMITS,
+    LOST_RECORDS,
     JWKS,
     TOKENS,
     USER_REQUESTS,
@@ -86,7 +88,7 @@ class Metrics:
         self._first_token, self._speed = self._histogram(FIRST_TOKEN), self._histogram(SPEED)
         self._refusals, self._store_errors = self._counter(REFUSALS), self._counter(QUOTA_STORE_ERRORS)
         self._late, self._jwks = self._counter(LATE_COMMITS), self._counter(JWKS)
-        self._estimated = self._counter(ESTIMATED)
+        self._estimated, self._lost = self._counter(ESTIMATED), self._counter(LOST_RECORDS)
 
     def share(self, directory: Path) -> None:
         """Count together with the other workers that share `directory`: each reads the sums of all."""
@@ -120,6 +122,10 @@ class Metrics:
     def committed_late(self) -> None:
         """An answer went out before it was in the record."""
         self._late.add(1)
+
+    def record_lost(self) -> None:
+        """What was to be kept of an exchange could not be."""
+        self._lost.add(1)
 
     def keys_fetched(self, issuer: str, ok: bool) -> None:
         self._jwks.add(1, issuer, "ok" if ok else "failed")

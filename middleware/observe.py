@@ -1,0 +1,105 @@
+"""Look on at what goes to the engine and what comes back, and keep what is to remain of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wire import RequestReading, ask_for_usage, is_metered, read_request
+
+from .body import LARGE_BYTES, Body, content_encoding, decoded, has_body, read_body
+from .observed import ObservedExchange
+from .record import Recorder
+
+Fields = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A body that was read, and what is forwarded in its place."""
+
+    reading: RequestReading
+    changed: bytes | None = None
+    plain: bytes | None = None
+
+
+class ObserveMiddleware:
+    """Read each request that may make tokens, and have the answer observed, recorded and settled.
+
+    Leaves an `ObservedExchange` as `observer` on `scope["state"]`. What makes no tokens passes untouched. A body of up
+    to `capture_bytes` is read before it is forwarded; a larger one is read as far as that and streams through. Such a
+    request reaches the engine with `Accept-Encoding: identity`, so that the answer can be read. Raises
+    `UnreadableEncoding`.
+
+    Of `scope["state"]` it needs `identity`, `request_id` and `answer_fields`, and takes `session_id`, `project`,
+    `remember`, `task_id`, `run_id`, `agent` and `engine` where they are there.
+    """
+
+    def __init__(self, app: ASGIApp, *, recorder: Recorder, ask_for_usage: bool = True) -> None:
+        """`ask_for_usage`: have OpenAI-style streams tell their usage, be it that nobody asked for it."""
+        self.app = app
+        self.recorder = recorder
+        self.asks = ask_for_usage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] != "http"
+            or scope["state"].get("identity") is None
+            or not is_metered(scope["method"], scope["path"])
+            or not has_body(scope)
+        ):
+            await self.app(scope, receive, send)
+            return
+        body = await read_body(receive, limit=self.recorder.capture_bytes)
+        if body.left:
+            await self.app(scope, body.replay(receive), send)
+            return
+        exchange = await self._observe(scope, body)
+        if exchange is None:
+            await self.app(scope, body.replay(receive), send)
+            return
+        scope["state"]["observer"] = exchange
+        try:
+            await self.app(scope, body.replay(receive), send)
+        except BaseException as error:
+            await exchange.ended(error)
+            raise
+        await exchange.ended(None)
+
+    async def _observe(self, scope: Scope, body: Body) -> ObservedExchange | None:
+        """Make ready to observe, put what is forwarded into `body`; None: nobody wants to know of this one."""
+        question = await self._read(scope, body)
+        recorder, state = self.recorder, scope["state"]
+        remembered = recorder.memory is not None and recorder.memory.wants(
+            scope["path"], question.reading.model or "", remember=state.get("remember", True)
+        )
+        if recorder.usage is None and not remembered:
+            return None
+        headers = scope["headers"]
+        if question.changed is not None:
+            body.content = question.changed
+            headers = _without(headers, b"content-encoding")
+        scope["headers"] = [*_without(headers, b"accept-encoding"), (b"accept-encoding", b"identity")]
+        return ObservedExchange(recorder, scope, question.reading, plain=question.plain, remembered=remembered)
+
+    async def _read(self, scope: Scope, body: Body) -> _Question:
+        path, content, limit = scope["path"], body.content, self.recorder.capture_bytes
+        coding = content_encoding(scope)
+        if coding:
+            content = await decoded(content, coding, limit=limit)
+        asks = self.asks and body.whole and scope["state"].get("engine", "") not in self.recorder.refuses_usage
+        if len(content) > LARGE_BYTES:
+            return await asyncio.to_thread(_read_at_once, path, content, asks, not body.whole)
+        return _read_at_once(path, content, asks, not body.whole)
+
+
+def _read_at_once(path: str, content: bytes, asks: bool, truncated: bool) -> _Question:
+    reading = read_request(path, content, truncated=truncated)
+    changed = ask_for_usage(path, content) if asks else None
+    return _Question(reading, changed, None if changed is None else content)
+
+
+def _without(headers: Fields, name: bytes) -> Fields:
+    return [field for field in headers if field[0] != name]

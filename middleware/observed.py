@@ -1,0 +1,272 @@
+"""One exchange with the engine as it passes: its bytes kept, its tokens watched, its last piece held."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from math import ceil, inf
+from typing import Any, Literal
+
+from starlette.types import Scope
+
+from usage import Reservation
+from wire import Capture, LastFrame, Refusal, RequestReading, StreamEstimator, UsageChunkFilter
+
+from .record import Ending, Recorder
+
+logger = logging.getLogger(__name__)
+
+TOP_UP = 256  # Tokens that a running stream asks for at a time.
+
+Fields = list[tuple[bytes, bytes]]
+Midstream = Literal["stop", "finish"]
+
+OUT_OF_TOKENS = Refusal(status=429, code="quota_exceeded", detail="token quota exceeded")
+_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+
+
+class ObservedExchange:
+    """What `ObserveMiddleware` leaves as `observer` on `scope["state"]`, for the proxy to drive and the quota to use.
+
+    Attributes:
+        user: Whose exchange it is.
+        path: Canonical.
+        request: What was asked.
+        plain: The body as the client sent it, where the engine is sent another one.
+        begun: It was handed on to the engine.
+        holds: The piece that completes the answer is kept until `commit`.
+        status: The answer's; None: there is none yet.
+        first_piece: When the first piece of the answer's body came, on the clock of `started`.
+    """
+
+    __slots__ = (
+        "_allowed",
+        "_asking",
+        "_capture",
+        "_cut",
+        "_end",
+        "_estimator",
+        "_filter",
+        "_kept",
+        "_last_frame",
+        "_prompt",
+        "_recorder",
+        "_recording",
+        "_refused_more",
+        "_reservation",
+        "_sent",
+        "_tokens",
+        "begun",
+        "content_encoding",
+        "content_type",
+        "first_piece",
+        "holds",
+        "path",
+        "plain",
+        "remembered",
+        "request",
+        "started",
+        "state",
+        "status",
+        "user",
+    )
+
+    def __init__(
+        self, recorder: Recorder, scope: Scope, request: RequestReading, *, plain: bytes | None, remembered: bool
+    ) -> None:
+        self.state: dict[str, Any] = scope["state"]
+        self.user: str = self.state["identity"].user
+        self.path: str = scope["path"]
+        self.request = request
+        self.plain = plain
+        self.remembered = remembered
+        self.started = time.perf_counter()
+        self.begun = self.holds = False
+        self.status: int | None = None
+        self.content_type = self.content_encoding = b""
+        self.first_piece: float | None = None
+        self._recorder = recorder
+        self._recording: asyncio.Task[None] | None = None
+        self._capture = Capture(recorder.capture_bytes)
+        self._last_frame: LastFrame | None = None
+        self._filter: UsageChunkFilter | None = None
+        self._kept = self._sent = b""
+        self._end: Callable[[Refusal], None] | None = None
+        self._prompt: int | None = None
+        self._reservation: Reservation | None = None
+        self._estimator: StreamEstimator | None = None
+        self._tokens = 0
+        self._allowed: float = inf
+        self._asking: asyncio.Task[None] | None = None
+        self._refused_more = self._cut = False
+
+    # The quota's side.
+
+    async def count_prompt(self) -> int:
+        """Tokens of the prompt, by our own count; counted once."""
+        if self._prompt is None:
+            self._prompt = await self._recorder.counter.count_prompt(self.request)
+        return self._prompt
+
+    def reserved(self, reservation: Reservation) -> None:
+        """Watch that what is generated keeps within `reservation`, and settle that in the end."""
+        self._reservation = reservation
+
+    def refused(self, reason: str) -> None:
+        """Nothing could be reserved."""
+        self._recorder.metrics.refused(reason)
+
+    async def topped_up(self) -> None:
+        """Wait for a top-up that is under way: settled before, it would count for nobody."""
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
+
+    # The proxy's side: `proxy.Observer`.
+
+    @property
+    def changed_request(self) -> bool:
+        return self.plain is not None
+
+    def begin(self, end: Callable[[Refusal], None]) -> None:
+        self._end = end
+        self.begun = True
+
+    def request_again(self, refusal: bytes) -> bytes | None:
+        if self.plain is None or b"stream_options" not in refusal:
+            return None
+        self._recorder.refuses_usage.add(self.state.get("engine", ""))
+        plain, self.plain = self.plain, None
+        return plain
+
+    def answer(self, status: int, headers: Fields) -> Fields:
+        self.status = status
+        length_known = False
+        for name, value in headers:
+            if name == b"content-type":
+                self.content_type = value
+            elif name == b"content-encoding":
+                self.content_encoding = value.lower()
+            elif name == b"content-length":
+                length_known = True
+        if status >= 300 or self.content_encoding:
+            return headers
+        if self.plain is not None and self.content_type.startswith(b"text/event-stream"):
+            self._filter = UsageChunkFilter()
+            headers = [field for field in headers if field[0] != b"content-length"]
+        if not length_known:
+            self._last_frame = LastFrame(self.path)
+            if self._reservation is not None and (self.request.stream or self.content_type.startswith(_STREAMS)):
+                self._estimator = StreamEstimator(self.path)
+                self._allowed = max(self._reservation.granted - (self._prompt or 0), 0)
+        return headers
+
+    def piece(self, piece: bytes, last: bool) -> bytes:
+        if self._cut:
+            return b""
+        if self._recording is not None:  # What follows the last frame changes nothing any more.
+            return self._passing(piece, last)
+        if piece:
+            if self.first_piece is None:
+                self.first_piece = time.perf_counter()
+            self._capture.add(piece)
+            if self._estimator is not None:
+                self._tokens = self._estimator.add(piece)
+        if last or (self._last_frame is not None and self._last_frame.seen(piece)):
+            self._kept = self._passing(piece, last)
+            self.holds = True
+            return b""
+        if self._filter is not None:
+            piece = self._filter.feed(piece)
+        if self._tokens > self._allowed:
+            piece = self._beyond(piece)
+        self._sent = piece or self._sent
+        return piece
+
+    async def commit(self) -> bytes:
+        await self._record("done")
+        self.holds = False
+        kept, self._kept = self._kept, b""
+        return kept
+
+    async def ended(self, error: BaseException | None) -> None:
+        """The exchange is over, by `error` or without one. What was not recorded as done was aborted, or failed."""
+        if self._recording is None:
+            if self.begun:
+                await self._record("failed" if self._recorder.is_failure(error) else "aborted", error)
+            elif self._reservation is not None:
+                await self._reservation.settle(0)
+
+    def _passing(self, piece: bytes, last: bool) -> bytes:
+        if self._filter is None:
+            return piece
+        piece = self._filter.feed(piece)
+        return piece + self._filter.end() if last else piece
+
+    async def _record(self, how: Literal["done", "aborted", "failed"], error: BaseException | None = None) -> None:
+        if self._recording is None:
+            self._recording = self._recorder.start(
+                Ending(
+                    exchange=self,
+                    how=how,
+                    error=error,
+                    capture=self._capture,
+                    reservation=self._reservation,
+                    elapsed=time.perf_counter() - self.started,
+                )
+            )
+        await self._recorder.wait(self._recording)
+
+    # A stream that has used up what it was granted.
+
+    def _beyond(self, piece: bytes) -> bytes:
+        if self._refused_more:
+            end = _event_end(self._sent, piece, self.content_type)
+            if end is None:
+                return piece
+            self._cut_off()
+            return piece[:end]
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_for_more())
+        return piece
+
+    async def _ask_for_more(self) -> None:
+        """Top up by as many blocks as the stream is ahead; refused, end it as soon as it stands between two events."""
+        assert self._reservation is not None
+        blocks = ceil((self._tokens - self._allowed) / TOP_UP) * TOP_UP
+        if await self._reservation.top_up(blocks):
+            self._allowed += blocks
+        elif self._recorder.midstream == "finish":
+            self._allowed = inf
+        elif not (self.holds or self._recording is not None):
+            self._refused_more = True
+            if _event_end(self._sent, b"", self.content_type) == 0:
+                self._cut_off()
+        self._asking = None
+
+    def _cut_off(self) -> None:
+        assert self._end is not None
+        self._cut = True
+        self._recorder.metrics.refused("midstream")
+        logger.info("quota.stream_ended", extra={"request_id": self.state["request_id"], "tokens": self._tokens})
+        self._end(OUT_OF_TOKENS)
+
+
+def _event_end(before: bytes, piece: bytes, content_type: bytes) -> int | None:
+    """Where in `piece` an error frame could stand: behind the first event that ends in it, 0 right at its beginning.
+
+    None: not in this one. A stream of an unknown kind can be broken off anywhere.
+    """
+    if content_type.startswith(b"application/x-ndjson"):
+        ends: tuple[bytes, ...] = (b"\n",)
+    elif content_type.startswith(b"text/event-stream"):
+        ends = (b"\n\n", b"\r\n\r\n", b"\r\r")
+    else:
+        return 0
+    if not before or before.endswith(ends):
+        return 0
+    tail = before[-3:]
+    joined = tail + piece
+    found = [at + len(end) - len(tail) for end in ends if (at := joined.find(end)) >= 0]
+    return min((end for end in found if end > 0), default=None)

@@ -1,0 +1,55 @@
+"""No request reaches the engine without the tokens for it."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from usage import Meter, PromptExceedsQuota, QuotaExceeded, Standing
+
+from .observed import ObservedExchange
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class TokenQuotaMiddleware:
+    """Reserve the tokens of a metered request: its prompt, and the completion that it may have.
+
+    Stands behind `ObserveMiddleware`, whose `ObservedExchange` watches what is reserved while an answer runs, tops it
+    up and settles it however the exchange ends. What was not observed is not metered and passes. Every metered answer
+    tells in `X-RateLimit-*` what its user has left. Raises `QuotaError`.
+    """
+
+    def __init__(self, app: ASGIApp, *, meter: Meter) -> None:
+        self.app = app
+        self.meter = meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: ObservedExchange | None = scope["state"].get("observer")
+        if exchange is not None:
+            fields: Fields = scope["state"]["answer_fields"]
+            prompt = await exchange.count_prompt()
+            expected = exchange.request.max_output
+            try:
+                reservation = await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
+            except (QuotaExceeded, PromptExceedsQuota) as refused:
+                exchange.refused("window" if isinstance(refused, QuotaExceeded) else "prompt")
+                fields += rate_limit_fields(
+                    Standing(limit=refused.limit, remaining=refused.remaining, reset=refused.reset)
+                )
+                raise
+            exchange.reserved(reservation)
+            fields += rate_limit_fields(reservation.standing)
+        await self.app(scope, receive, send)
+
+
+def rate_limit_fields(standing: Standing) -> Fields:
+    """What a user has left, as header fields; none where there is no limit. Reset in whole seconds, rounded up."""
+    if standing.limit is None:
+        return []
+    return [
+        (b"x-ratelimit-limit-tokens", b"%d" % standing.limit),
+        (b"x-ratelimit-remaining-tokens", b"%d" % standing.remaining),
+        (b"x-ratelimit-reset-tokens", b"%d" % ceil(standing.reset)),
+    ]
