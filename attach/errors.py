@@ -14,7 +14,7 @@ from auth import (
     SignInUnavailable,
     TooManyAgents,
 )
-from middleware import ForeignHost, InvalidOption, MalformedPath, WebSocketRefused
+from middleware import ForeignHost, InvalidOption, MalformedPath, UnreadableEncoding, WebSocketRefused
 from proxy import (
     ClientLeft,
     ExchangeEnded,
@@ -25,6 +25,7 @@ from proxy import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from usage import MeterUnavailable, PromptExceedsQuota, QuotaExceeded
 from wire import Refusal
 
 _REALM = 'Bearer realm="attach"'
@@ -44,6 +45,21 @@ def answer(exc: Exception) -> Refusal | None:
         case WebSocketRefused():
             # The client may go on in the other protocol at once: nothing of that is a request.
             return _refusal(403, "websocket_refused", exc, {"Connection": "close"})
+        case UnreadableEncoding():
+            return _refusal(415, "unreadable_encoding", exc, {"Accept-Encoding": "gzip, deflate, identity"})
+        case QuotaExceeded(retry_after=seconds):
+            wait = max(ceil(seconds), 1)
+            return Refusal(
+                status=429,
+                code="quota_exceeded",
+                detail=str(exc),
+                headers={"Retry-After": str(wait)},
+                extra={"retry_after": wait},
+            )
+        case PromptExceedsQuota():
+            return _refusal(400, "prompt_exceeds_quota", exc)
+        case MeterUnavailable():
+            return _refusal(503, "quota_unavailable", exc, {"Retry-After": "1"})
         case Unsupported():
             return _refusal(501, "not_supported", exc)
         case UpstreamUnreachable():

@@ -40,6 +40,7 @@ from proxy import EngineProxy, EngineTransport
 from store import Journal
 
 from .metering import build_metering
+from .observation import build_observation
 from .readiness import Readiness
 from .resource import ProtectedResource, is_open_to_all_origins
 from .routes import (
@@ -95,13 +96,16 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     """Build a gateway. Nothing is opened and no task runs until its lifespan starts.
 
     `app.state.readiness` and `app.state.stop` are for the server around it: the one to say that the gateway drains,
-    the other to end what still runs. `app.state.verifier` is what `auth.verify_jwt` takes.
+    the other to end what still runs. `app.state.verifier` is what `auth.verify_jwt` takes, `app.state.engine_path` the
+    way to the engine for who calls it in process (`Observation.around` says how).
     """
     transport = build_transport(settings)
     journal = Journal(settings.data_dir)
     sign_in = build_sign_in(settings, journal)
-    metering = build_metering(settings, journal)
+    metering = build_metering(settings, journal, quota=settings.quota is not None)
     engine = EngineProxy(transport, settings.engine, signer=sign_in.signer, trusted_proxies=settings.trusted_proxies)
+    observation = build_observation(settings, journal, metering)
+    engine_path = observation.around(engine)
     issuer_client = build_issuer_client()
     verifier = build_verifier(settings, issuer_client, sign_in)
     resource = ProtectedResource(
@@ -124,6 +128,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
                 await stack.enter_async_context(journal)
             await stack.enter_async_context(sign_in.running())
             await stack.enter_async_context(metering.running())
+            await stack.enter_async_context(observation.running())
             stack.push_async_callback(verifier.aclose)
             await verifier.warm()
             yield
@@ -149,7 +154,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         Middleware(SessionMiddleware),
         Middleware(ScopeMiddleware, rules=settings.scopes),
         Middleware(AgentMiddleware, is_reserved=is_reserved),
-        Middleware(EngineMiddleware, engine=engine),
+        Middleware(EngineMiddleware, engine=engine_path),
     ]
     app = Gateway(
         layers,
@@ -167,6 +172,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         app.include_router(wallet_routes(sign_in.wallets))
     app.state.verifier = verifier
     app.state.readiness = readiness
+    app.state.engine_path = engine_path
     app.state.stop = engine.stop
     return app
 

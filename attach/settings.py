@@ -10,13 +10,14 @@ from auth import DIDSettings, ExchangeSettings, GatewayIssuer, OIDCSettings, Sig
 from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
 from store import RedisSettings
-from usage import UsageSettings
+from usage import QuotaSettings, UsageSettings
 
 from .did_settings import read_did_settings
 from .environment import Environment
 from .exchange_settings import exchange_settings
 from .faults import ConfigurationError
 from .issuer_settings import issuer_settings
+from .quota_settings import ObserveSettings, observe_settings, quota_settings
 from .redis_settings import redis_settings
 from .scope_settings import scope_rules
 from .task_settings import task_settings
@@ -68,6 +69,8 @@ class Settings:
         identity_jwt: Whether the engine is sent a signed `X-Attach-Identity`.
         agent_identity_jwt: Whether agents are.
         max_request_bytes: Limit for bodies that must be read whole.
+        quota: How many tokens each user may use; None: as many as he likes.
+        observe: How exchanges are looked at, where a quota, usage or memory is on.
         usage: Where usage goes.
         outbox_max: How many things may wait for each place that is to get them.
     """
@@ -89,6 +92,8 @@ class Settings:
     max_request_bytes: int = 32 * 1024 * 1024
     data_dir: Path = Path(".attach")
     redis: RedisSettings | None = None
+    quota: QuotaSettings | None = None
+    observe: ObserveSettings = field(default_factory=ObserveSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
     outbox_max: int = 1_000_000
     outbox_max_bytes: int = 1024 * 1024 * 1024
@@ -161,6 +166,8 @@ class Settings:
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),
             data_dir=environment.directory("ATTACH_DATA_DIR"),
             redis=redis_settings(environment),
+            quota=quota_settings(environment),
+            observe=observe_settings(environment),
             usage=usage_settings(environment),
             outbox_max=environment.count("OUTBOX_MAX", least=100, most=100_000_000),
             outbox_max_bytes=environment.size("OUTBOX_MAX_BYTES"),

@@ -3,10 +3,15 @@
 from .access_log import AccessLog, AccessLogMiddleware, LogFormat
 from .agents import AgentMiddleware, Belongs, none_belongs
 from .auth import AuthMiddleware
+from .body import UnreadableEncoding
 from .cors import CORSMiddleware
 from .errors import ErrorMiddleware, send_refusal
 from .host import ForeignHost, LoopbackHostMiddleware, is_loopback_name
+from .observe import ObserveMiddleware
+from .observed import ObservedExchange
 from .path import MalformedPath, PathMiddleware, canonical_path, loosest_path
+from .quota import TokenQuotaMiddleware, rate_limit_fields
+from .record import Counter, Recorder
 from .scopes import ScopeMiddleware, ScopeRules
 from .session import InvalidOption, SessionMiddleware, session_id
 from .websocket import WebSocketMiddleware, WebSocketRefused
@@ -18,22 +23,29 @@ __all__ = [
     "AuthMiddleware",
     "Belongs",
     "CORSMiddleware",
+    "Counter",
     "ErrorMiddleware",
     "ForeignHost",
     "InvalidOption",
     "LogFormat",
     "LoopbackHostMiddleware",
     "MalformedPath",
+    "ObserveMiddleware",
+    "ObservedExchange",
     "PathMiddleware",
+    "Recorder",
     "ScopeMiddleware",
     "ScopeRules",
     "SessionMiddleware",
+    "TokenQuotaMiddleware",
+    "UnreadableEncoding",
     "WebSocketMiddleware",
     "WebSocketRefused",
     "canonical_path",
     "is_loopback_name",
     "loosest_path",
     "none_belongs",
+    "rate_limit_fields",
     "send_refusal",
     "session_id",
 ]

@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 TOP_UP = 256  # Tokens that a running stream asks for at a time.
 
 Fields = list[tuple[bytes, bytes]]
-Midstream = Literal["stop", "finish"]
 
 OUT_OF_TOKENS = Refusal(status=429, code="quota_exceeded", detail="token quota exceeded")
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")

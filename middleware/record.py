@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mem import Remembering, State, exchange_event
 from store import Change, Journal, JournalError
-from usage import Metrics, Reservation, UsageBackend, UsageEvent
+from usage import Metrics, Midstream, Reservation, UsageBackend, UsageEvent
 from wire import AnswerReading, Capture, RequestReading, read_answer
 
 from .body import LARGE_BYTES, UnreadableEncoding, inflate
 
 if TYPE_CHECKING:
-    from .observed import Midstream, ObservedExchange
+    from .observed import ObservedExchange
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from .meter import (
 )
 from .metrics import Metrics
 from .openmeter import OpenMeterUsage
+from .quota import Midstream, OnStoreError, QuotaSettings
 from .record import DailyUsage, UsageRecord, days_before
 from .settings import BackendName, OpenMeterSettings, UsageSettings, UserLabel
 
@@ -26,12 +27,15 @@ __all__ = [
     "Meter",
     "MeterUnavailable",
     "Metrics",
+    "Midstream",
     "NullUsageBackend",
+    "OnStoreError",
     "OpenMeterSettings",
     "OpenMeterUsage",
     "PromptExceedsQuota",
     "QuotaError",
     "QuotaExceeded",
+    "QuotaSettings",
     "Reservation",
     "SeveralUsageBackends",
     "Standing",
