@@ -29,7 +29,7 @@ class StreamEstimator:
     def add(self, piece: bytes) -> int:
         """Tokens so far, this piece counted in."""
         size = len(piece)
-        frames = piece.count(self._frame_end)
+        frames = piece.count(self._frame_end) or piece.count(b"\r\n\r\n")
         if not frames:
             if self._unframed:
                 self._tokens += size // self._unframed

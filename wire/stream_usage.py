@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from .events import server_sent_events
 from .json_text import parsed
 from .paths import dialect_of, is_responses
 from .values import is_on
