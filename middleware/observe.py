@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,6 +13,8 @@ from wire import RequestReading, ask_for_usage, is_metered, read_request
 from .body import LARGE_BYTES, Body, content_encoding, decoded, has_body, read_body
 from .observed import ObservedExchange
 from .record import Recorder
+
+logger = logging.getLogger(__name__)
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -96,8 +99,12 @@ class ObserveMiddleware:
 
 
 def _read_at_once(path: str, content: bytes, asks: bool, truncated: bool) -> _Question:
-    reading = read_request(path, content, truncated=truncated)
-    changed = ask_for_usage(path, content) if asks else None
+    try:
+        reading = read_request(path, content, truncated=truncated)
+        changed = ask_for_usage(path, content) if asks else None
+    except Exception:
+        logger.exception("observe.request_unread", extra={"path": path})
+        return _Question(RequestReading())
     return _Question(reading, changed, None if changed is None else content)
 
 

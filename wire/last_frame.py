@@ -123,7 +123,7 @@ class _Lines:
 
     def _search(self) -> bool:
         line = self._line
-        for found in _DONE_MEMBER.finditer(line, self._searched):
+        while found := _DONE_MEMBER.search(line, self._searched):  # An iterator would keep the line from being cleared.
             self._searched = found.end()
             if self._is_own(found.start(), found.end()):
                 self._done = True
