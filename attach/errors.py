@@ -2,6 +2,8 @@
 
 from math import ceil
 
+from a2a.faults import AgentFailed
+from a2a.hop import CredentialUnavailable
 from auth import (
     AuthError,
     InsufficientScope,
@@ -79,6 +81,11 @@ def answer(exc: Exception) -> Refusal | None:
                 detail="The gateway is being stopped: send the request again.",
                 headers={"Retry-After": "5", "Connection": "close"},
             )
+        case AgentFailed(refusal=refusal):
+            return refusal
+        case CredentialUnavailable():
+            detail = "The agent's credential cannot be had at the moment: try again."
+            return Refusal(status=503, code="agent_credential_unavailable", detail=detail, headers={"Retry-After": "5"})
         case ClientLeft():
             return Refusal(status=499, code="client_left", detail="The client left before its answer was complete.")
     return None

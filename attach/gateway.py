@@ -39,6 +39,7 @@ from middleware import (
 from proxy import EngineProxy, EngineTransport
 from store import Journal
 
+from .agents import build_agents
 from .metering import build_metering
 from .observation import build_observation
 from .readiness import Readiness
@@ -115,6 +116,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         {"issuer_keys": partial(_has_keys, verifier.check_any), "engine": engine.probe},
         short_of={"some_issuer_keys": partial(_has_keys, verifier.check)},
     )
+    agents = build_agents(settings, sign_in, journal)
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 
     @asynccontextmanager
@@ -124,14 +126,19 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
                 await stack.enter_async_context(log)
             await stack.enter_async_context(transport)
             await stack.enter_async_context(issuer_client)
-            if sign_in.journal is not None or metering.on:
+            if sign_in.journal is not None or metering.on or settings.tasks.agents:
                 await stack.enter_async_context(journal)
             await stack.enter_async_context(sign_in.running())
             await stack.enter_async_context(metering.running())
             await stack.enter_async_context(observation.running())
             stack.push_async_callback(verifier.aclose)
+            await stack.enter_async_context(agents.running())
             await verifier.warm()
             yield
+
+    def stop() -> None:
+        engine.stop()
+        agents.stop()
 
     layers = [  # Outermost first: a request passes down this list, its answer back up.
         Middleware(AccessLogMiddleware, log=log),
@@ -148,7 +155,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         Middleware(
             AuthMiddleware,
             verifier=verifier,
-            public=public_endpoints(api_docs=settings.api_docs),
+            public=public_endpoints(api_docs=settings.api_docs, tasks=settings.tasks),
             public_below=PUBLIC_BELOW,
         ),
         Middleware(SessionMiddleware),
@@ -170,10 +177,11 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     app.include_router(own_routes(settings, readiness, resource, sign_in.issuer))
     if sign_in.wallets is not None:
         app.include_router(wallet_routes(sign_in.wallets))
+    app.include_router(agents.router)
     app.state.verifier = verifier
     app.state.readiness = readiness
     app.state.engine_path = engine_path
-    app.state.stop = engine.stop
+    app.state.stop = stop
     return app
 
 

@@ -9,6 +9,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from a2a.agent_routes import public_cards
+from a2a.settings import TaskSettings
 from auth import GatewayIssuer
 from middleware import loosest_path
 from wire import Refusal
@@ -37,7 +39,7 @@ _RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
 JWKS = "/.well-known/jwks.json"
 _OPEN = ("/healthz", "/readyz", "/auth/config", "/auth/nonce", WELL_KNOWN, JWKS)
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+_HTTP_CODES = {403: "not_allowed", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 def is_reserved(path: str) -> bool:
@@ -49,10 +51,13 @@ def is_reserved(path: str) -> bool:
     return path.startswith(_RESERVED_BELOW) or path in _RESERVED
 
 
-def public_endpoints(*, api_docs: bool) -> frozenset[tuple[str, str]]:
-    """The exact (method, path) pairs that need no token."""
+def public_endpoints(*, api_docs: bool, tasks: TaskSettings | None = None) -> frozenset[tuple[str, str]]:
+    """The exact (method, path) pairs that need no token; with `tasks`, the cards of its agents are among them."""
     paths = _OPEN + (_DOCS if api_docs else ())
-    return frozenset((method, path) for path in paths for method in ("GET", "HEAD")) | {("POST", "/auth/siwe")}
+    return frozenset((method, path) for path in paths for method in ("GET", "HEAD")) | {
+        ("POST", "/auth/siwe"),
+        *(public_cards(tasks) if tasks else ()),
+    }
 
 
 PUBLIC_BELOW = (("GET", WELL_KNOWN_BELOW), ("HEAD", WELL_KNOWN_BELOW))

@@ -166,6 +166,21 @@ _MEMORY: Step = (
     "INSERT INTO mem_indexed VALUES (1, 0, 0, 1)",
 )
 
+_A2A_IDS: Step = (
+    # Whose a task or a context at an agent is.
+    """
+    CREATE TABLE a2a_ids (
+        agent TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        digest BLOB NOT NULL,  -- SHA-256 of the agent's id
+        owner TEXT NOT NULL,
+        seen REAL NOT NULL,
+        PRIMARY KEY (agent, kind, digest)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX a2a_ids_by_owner ON a2a_ids (owner, seen)",
+)
+
 # Step N brings a file of version N to version N + 1. A step that was released is never changed: add another one.
 MIGRATIONS: tuple[Step, ...] = (
     (
@@ -183,6 +198,7 @@ MIGRATIONS: tuple[Step, ...] = (
     _OUTBOX,
     _USAGE,
     _MEMORY,
+    _A2A_IDS,
 )
 
 
