@@ -37,7 +37,7 @@ from middleware import (
     WebSocketMiddleware,
 )
 from proxy import EngineProxy, EngineTransport
-from store import Journal
+from store import Journal, open_redis, redis_answers
 
 from .agents import build_agents
 from .metering import build_metering
@@ -102,7 +102,8 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     """
     transport = build_transport(settings)
     journal = Journal(settings.data_dir)
-    sign_in = build_sign_in(settings, journal)
+    redis = None if settings.redis is None else open_redis(settings.redis)
+    sign_in = build_sign_in(settings, journal, redis)
     metering = build_metering(settings, journal, quota=settings.quota is not None)
     engine = EngineProxy(transport, settings.engine, signer=sign_in.signer, trusted_proxies=settings.trusted_proxies)
     observation = build_observation(settings, journal, metering)
@@ -114,7 +115,10 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
     )
     readiness = Readiness(
         {"issuer_keys": partial(_has_keys, verifier.check_any), "engine": engine.probe},
-        short_of={"some_issuer_keys": partial(_has_keys, verifier.check)},
+        short_of={
+            "some_issuer_keys": partial(_has_keys, verifier.check),
+            **({} if redis is None else {"redis": partial(redis_answers, redis)}),
+        },
     )
     agents = build_agents(settings, sign_in, journal)
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
@@ -126,6 +130,8 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
                 await stack.enter_async_context(log)
             await stack.enter_async_context(transport)
             await stack.enter_async_context(issuer_client)
+            if redis is not None:
+                stack.push_async_callback(redis.aclose)
             if sign_in.journal is not None or metering.on or settings.tasks.agents:
                 await stack.enter_async_context(journal)
             await stack.enter_async_context(sign_in.running())

@@ -88,7 +88,7 @@ def own_routes(
     async def readyz() -> JSONResponse:
         """Whether requests should be sent here; `reasons` are codes: draining, issuer_keys, engine.
 
-        "degraded" is still ready, though not for everybody: some_issuer_keys.
+        "degraded" is still ready, though not for everybody or everything: some_issuer_keys, redis.
         """
         reasons = await readiness.reasons()
         if reasons:

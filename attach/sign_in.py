@@ -1,9 +1,11 @@
 """Sign-in with DIDs and wallets: what it is made of, and the two endpoints that wallets need."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -18,10 +20,13 @@ from auth import (
     issuer_of_pem,
     load_or_create,
 )
-from store import Journal, JournalOnce, MemoryOnce, OnceStore
+from store import Journal, JournalOnce, MemoryOnce, OnceStore, RedisOnce
 
 from .did_settings import wallets_possible
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 MOST_SIGN_IN_BYTES = 16 * 1024
 _UNKEPT = {"Cache-Control": "no-store"}  # RFC 6749 §5.1; a nonce that a cache hands out is no nonce.
@@ -36,11 +41,13 @@ class SignIn:
         delegation: Signs and verifies the tokens of agents; None where there are none.
         signer: Signs `X-Attach-Identity` for the engine; None where it gets none.
         agent_signer: The same for agents.
+        shared: What is used once at several machines; None where there is one machine.
         journal: To be open before `running`; None where nobody could sign in, and so nothing needs to be remembered.
     """
 
     settings: Settings
     issuer: GatewayIssuer | None
+    shared: RedisOnce | None
     journal: Journal | None
     dids: DIDVerifier
     wallets: WalletVerifier | None
@@ -53,17 +60,23 @@ class SignIn:
     async def running(self) -> AsyncIterator[None]:
         if self.settings.dev is None:
             self.settings.did.announce()
+        if self.shared is not None:
+            await self.shared.warn()
         yield
 
 
-def build_sign_in(settings: Settings, journal: Journal) -> SignIn:
+def build_sign_in(settings: Settings, journal: Journal, redis: Redis | None = None) -> SignIn:
     """Opens nothing but the gateway's own key, and that only where something is to be signed.
+
+    What may be used once is kept in `redis` where there is one, else in the journal.
 
     Raises:
         SigningKeyError: The key cannot be had.
     """
     did = settings.did
-    store: OnceStore = JournalOnce(journal) if did.possible else MemoryOnce()
+    shared = RedisOnce(redis) if redis is not None and did.possible else None
+    kept: OnceStore = JournalOnce(journal) if did.possible else MemoryOnce()
+    store = shared or kept
     wallets: WalletVerifier | None = None
     tokens: WalletTokenVerifier | None = None
     issuer = _own_issuer(settings)
@@ -72,7 +85,8 @@ def build_sign_in(settings: Settings, journal: Journal) -> SignIn:
     return SignIn(
         settings=settings,
         issuer=issuer,
-        journal=journal if did.possible else None,
+        shared=shared,
+        journal=journal if did.possible and shared is None else None,
         dids=DIDVerifier(did, store),
         wallets=wallets,
         wallet_tokens=tokens,

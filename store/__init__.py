@@ -5,7 +5,8 @@ from .delivery import Deliver, Delivery, DeliveryFailed, Pace, Rejected
 from .journal import Change, Journal, JournalError
 from .once import JournalOnce, MemoryOnce, OnceStore, OnceUnavailable
 from .outbox import Entry, Outbox, Waiting, waiting
-from .redis import RedisSettings, RedisUnavailable, open_redis, redis_errors, redis_extra_installed
+from .redis import RedisSettings, RedisUnavailable, open_redis, redis_answers, redis_errors, redis_extra_installed
+from .redis_once import RedisOnce
 
 __all__ = [
     "Change",
@@ -23,12 +24,14 @@ __all__ = [
     "OnceUnavailable",
     "Outbox",
     "Pace",
+    "RedisOnce",
     "RedisSettings",
     "RedisUnavailable",
     "Rejected",
     "Schema",
     "Waiting",
     "open_redis",
+    "redis_answers",
     "redis_errors",
     "redis_extra_installed",
     "waiting",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 REDIS_SECONDS = 1.0
+MOST_CONNECTIONS = 32
 
 
 class RedisUnavailable(Exception):
@@ -26,7 +27,7 @@ class RedisSettings:
     Attributes:
         url: redis:// or rediss:// (TLS), with user, password and database where it has them.
         ca_file: PEM file with the CA certificates to trust for rediss; None: the system's.
-        timeout: Seconds to connect, and again to answer.
+        timeout: Seconds to get a connection, to connect it, and again to answer.
     """
 
     url: str = field(repr=False)
@@ -44,20 +45,31 @@ def open_redis(settings: RedisSettings) -> Redis:
 
     A connection that broke while it was idle is replaced once and in silence; what takes too long is given up at once.
     """
-    from redis.asyncio import Redis  # noqa: PLC0415 - an optional dependency
+    from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415 - an optional dependency
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
 
     tls: dict[str, Any] = {} if settings.ca_file is None else {"ssl_ca_certs": str(settings.ca_file)}
-    client: Redis = Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         settings.url,
+        max_connections=MOST_CONNECTIONS,
+        timeout=settings.timeout,
         socket_connect_timeout=settings.timeout,
         socket_timeout=settings.timeout,
         retry=Retry(NoBackoff(), 1, supported_errors=(Broken,)),
         **tls,
     )
-    return client
+    return Redis.from_pool(pool)
+
+
+async def redis_answers(redis: Redis) -> bool:
+    """Whether Redis takes commands now."""
+    try:
+        with redis_errors():
+            return await redis.ping() is True
+    except RedisUnavailable:
+        return False
 
 
 @contextmanager

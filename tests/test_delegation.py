@@ -38,6 +38,7 @@ from auth.issuer import DEV_TYPE
 from auth.jws import parse
 from auth.wallet import WALLET_TYPE
 from middleware import AgentMiddleware, Belongs, none_belongs
+from store import Journal
 from tests.clock import Clock
 from tests.gateways import Stand, standing
 
@@ -494,12 +495,13 @@ def test_agents_are_told_who_calls_unless_nobody_is(value: str, engine: bool, ag
         "A2A_AGENTS": "a=http://127.0.0.1:9",
         "ATTACH_DATA_DIR": str(tmp_path),
     }
-    sign_in = build_sign_in(Settings.from_environ(variables))
+    sign_in = build_sign_in(Settings.from_environ(variables), Journal(tmp_path))
     assert (sign_in.signer is not None, sign_in.agent_signer is not None) == (engine, agents)
     assert sign_in.delegation is not None
 
 
 def test_where_there_are_no_agents_no_key_is_made_for_them(tmp_path: Path) -> None:
-    sign_in = build_sign_in(Settings.from_environ({**ENOUGH, "ATTACH_DATA_DIR": str(tmp_path / "none")}))
+    directory = tmp_path / "none"
+    sign_in = build_sign_in(Settings.from_environ({**ENOUGH, "ATTACH_DATA_DIR": str(directory)}), Journal(directory))
     assert (sign_in.issuer, sign_in.delegation, sign_in.agent_signer) == (None, None, None)
-    assert not (tmp_path / "none").exists()
+    assert not directory.exists()

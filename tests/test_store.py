@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from store import Journal, JournalError, JournalOnce, MemoryOnce, OnceStore, OnceUnavailable
+from store import Journal, JournalError, JournalOnce, MemoryOnce, OnceStore, OnceUnavailable, RedisOnce, open_redis
 from store.journal import JOURNAL_FILE, MOST_WAITING
 from store.once import SWEEP_SECONDS
 from store.schema import MIGRATIONS
 from tests.clock import Clock
+from tests.redis_server import redis_server
 
 Open = Callable[..., Any]
 
@@ -42,18 +43,20 @@ async def journal(directory: Path) -> AsyncIterator[Journal]:
         yield journal
 
 
-@pytest.fixture(params=["memory", "journal"])
+@pytest.fixture(params=["memory", "journal", "redis"])
 async def make_store(request: pytest.FixtureRequest, directory: Path, clock: Clock) -> AsyncIterator[Open]:
     """Every store keeps the same promises. Called with `capacity` where that matters."""
     async with AsyncExitStack() as stack:
-        journal = Journal(directory)
         if request.param == "journal":
-            await stack.enter_async_context(journal)
-
-        def make(**options: Any) -> OnceStore:
-            return MemoryOnce(clock, **options) if request.param == "memory" else JournalOnce(journal, clock, **options)
-
-        yield make
+            journal = await stack.enter_async_context(Journal(directory))
+            yield partial(JournalOnce, journal, clock)
+        elif request.param == "redis":
+            server = await stack.enter_async_context(redis_server())
+            client = open_redis(server.settings)
+            stack.push_async_callback(client.aclose)
+            yield partial(RedisOnce, client, clock)
+        else:
+            yield partial(MemoryOnce, clock)
 
 
 @pytest.fixture
