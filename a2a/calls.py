@@ -1,4 +1,4 @@
-"""One call to a target: to an address that was checked, with nothing followed and nothing taken from the environment."""
+"""One call to a target: to an address that was checked, nothing followed, nothing taken from the environment."""
 
 from __future__ import annotations
 

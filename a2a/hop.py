@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from auth import Delegation, Identity, IdentitySigner
+from auth import AuthError, Delegation, Identity, IdentitySigner
 
 from .settings import Agent, TaskSettings, TokenExchange
 from .tasks import Task
@@ -104,7 +104,7 @@ class Hop:
                 scopes=scopes,
                 events=() if task.mem_id is None else (task.mem_id,),
             )
-        except ValueError as error:
+        except (AuthError, ValueError) as error:
             raise CredentialUnavailable from error
 
     async def _credential(self, task: Task, agent: Agent | None) -> dict[str, str]:

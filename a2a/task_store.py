@@ -203,6 +203,12 @@ class TaskStore:
                 dropped += await _drop(connection, ended.order_by(TASKS.c.created).limit(count - max_kept))
         return dropped
 
+    async def drop(self, task_id: str, worker: str) -> None:
+        """Take back a task that was accepted and could not be begun."""
+        mine = and_(TASKS.c.id == task_id, TASKS.c.worker == worker)
+        async with self._database.write() as connection:
+            await _drop(connection, select(TASKS.c.id).where(mine))
+
     async def forget(self, owner: str) -> int:
         """Drop everything of one user; calls that are under way are given up. Returns how many tasks it was."""
         async with self._database.write() as connection:

@@ -28,6 +28,7 @@ class TaskError(Exception):
         TaskTooDeep         403   too many tasks hang one below another
         TaskEnded           409   it is over
         WorkflowsDown       503   Temporal cannot be reached
+        TaskTooLarge        413   more than a task may hold
     ```
     """
 
@@ -83,6 +84,13 @@ class WorkflowsDown(TaskError):
 
     def __init__(self) -> None:
         super().__init__("Workflows cannot be started at the moment: try again.")
+
+
+class TaskTooLarge(TaskError):
+    """The request is larger than a task may be."""
+
+    def __init__(self) -> None:
+        super().__init__("The request is too large for a task: keep the bulk in memory and send its mem_id.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,12 +169,12 @@ class Task(NewTask):
     def ended(self) -> bool:
         return self.state in ENDED
 
-    def told(self) -> dict[str, Any]:
-        """What its owner is told."""
+    def told(self, *, result: bool = True) -> dict[str, Any]:
+        """What its owner is told; lists leave the result out."""
         return {
             "task_id": self.id,
             "state": self.state,
-            "result": self.result,
+            **({"result": self.result} if result else {}),
             "created": self.created,
             "updated": self.updated,
             "attempts": self.attempts,
