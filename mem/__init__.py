@@ -19,19 +19,27 @@ from .interface import (
     State,
     event_id,
 )
+from .memory import Memory
+from .redact import Redactor
+from .settings import REDACTIONS, MemorySettings, Redaction
 
 __all__ = [
     "EVENT_KINDS",
     "EXCHANGES",
     "MOST_IN_PAGE",
+    "REDACTIONS",
     "EventKind",
     "EventQuery",
+    "Memory",
     "MemoryBackend",
     "MemoryEvent",
     "MemoryFault",
     "MemoryReader",
+    "MemorySettings",
     "MemoryUnavailable",
     "Owner",
+    "Redaction",
+    "Redactor",
     "Remembering",
     "Removal",
     "Session",

@@ -9,6 +9,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ JOURNAL_FILE = "journal.sqlite"
 BUSY_SECONDS = 5.0  # How long another process may hold the file before a write counts as failed.
 MOST_WAITING = 10_000
 MOST_IN_GROUP = 256
+REOPEN_SECONDS = 5.0
 
 
 class JournalError(Exception):
@@ -40,15 +42,18 @@ class Journal:
     cost the last commits (`synchronous=NORMAL` in WAL mode). Open it with `async with`, once, in the loop that uses it.
     """
 
-    def __init__(self, directory: Path, *, migrations: Sequence[Step] = MIGRATIONS) -> None:
+    def __init__(self, directory: Path, *, migrations: Sequence[Step] = MIGRATIONS, patient: bool = False) -> None:
         """Opens nothing.
 
         Args:
             directory: Made with mode 0700 if it is not there; the file in it has mode 0600.
             migrations: As `store.schema.MIGRATIONS`.
+            patient: A file that cannot be opened is no reason not to start: it is tried again every few seconds, and
+                until then each call raises.
         """
         self.path = directory / JOURNAL_FILE
         self._migrations = migrations
+        self._patient = patient
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -110,16 +115,36 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(f"{self.path} cannot be read: {error}") from error
 
+    async def shrink(self) -> bool:
+        """Empty the write-ahead log, where what was deleted may still stand. False: somebody reads from it just now."""
+        return await asyncio.to_thread(_empty_log, self.path)
+
     def _run(self, opened: asyncio.Future[None]) -> None:
         try:
-            connection = _open(self.path, self._migrations)
+            connection = self._open_now() if self._patient else _open(self.path, self._migrations)
         except JournalError as error:
             self._tell([_Outcome(opened, None, error)])
             return
-        with contextlib.closing(connection):
-            self._tell([_Outcome(opened, None, None)])
-            while group := self._next_group():
+        self._tell([_Outcome(opened, None, None)])
+        tried_at = time.monotonic()
+        while group := self._next_group():
+            if connection is None and time.monotonic() - tried_at >= REOPEN_SECONDS:
+                connection = self._open_now()
+                tried_at = time.monotonic()
+            if connection is None:
+                closed = JournalError(f"{self.path} is not open")
+                self._tell([_Outcome(job.done, None, closed) for job in group])
+            else:
                 self._tell(_commit(connection, group, self.path))
+        if connection is not None:
+            connection.close()
+
+    def _open_now(self) -> sqlite3.Connection | None:
+        try:
+            return _open(self.path, self._migrations)
+        except JournalError as error:
+            logger.error("journal.unavailable", extra={"error": str(error)})
+            return None
 
     def _next_group(self) -> list[_Job]:
         """Everything that waits by now; nothing once the journal is to be closed and all before that is written."""
@@ -215,6 +240,15 @@ def _open(path: Path, migrations: Sequence[Step]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _empty_log(path: Path) -> bool:
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)) as connection:
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error:
+        return False
+    return not busy
 
 
 def _make_private(path: Path) -> None:

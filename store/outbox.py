@@ -84,9 +84,17 @@ class Outbox:
         """Send `ids` no more. What is on its way at this moment may still arrive."""
         connection.executemany("DELETE FROM outbox WHERE sink = ? AND id = ?", ((sink, one) for one in ids))
 
-    def drop_owner(self, connection: sqlite3.Connection, owner: str, sink: str | None = None) -> None:
-        """Send nothing more of `owner`, to `sink` or to anybody. What is on its way may still arrive."""
-        connection.execute("DELETE FROM outbox WHERE owner = ? AND sink = coalesce(?, sink)", (owner, sink))
+    def drop_owner(
+        self, connection: sqlite3.Connection, owner: str, sink: str | None = None, *, under_way: bool = True
+    ) -> None:
+        """Send nothing more of `owner`, to `sink` or to anybody. What is on its way may still arrive.
+
+        `under_way`: False leaves those entries that somebody is sending, or was when he was killed.
+        """
+        connection.execute(
+            "DELETE FROM outbox WHERE owner = ? AND sink = coalesce(?, sink) AND (? OR lease IS NULL)",
+            (owner, sink, under_way),
+        )
 
     def _make_room(self, connection: sqlite3.Connection, sink: str, size: int) -> None:
         while True:

@@ -129,6 +129,7 @@ _MEMORY: Step = (
         model TEXT,
         path TEXT,
         turn INTEGER, -- the last of what was sent; NULL: nothing was
+        fresh TEXT NOT NULL, -- JSON: the messages that the index has with this event, for it was the first to say them
         answer TEXT NOT NULL,
         reasoning TEXT NOT NULL,
         tool_calls TEXT NOT NULL, -- JSON
@@ -149,7 +150,7 @@ _MEMORY: Step = (
     "CREATE INDEX mem_events_by_task ON mem_events (owner, task, id) WHERE task IS NOT NULL",
     "CREATE INDEX mem_events_by_run ON mem_events (owner, run, id) WHERE run IS NOT NULL",
     "CREATE INDEX mem_events_by_turn ON mem_events (turn) WHERE turn IS NOT NULL",
-    # Without a copy of the text: what it needs to take something out again it is told.
+    # By seq, without a copy of the text: what it needs to take something out again it is told.
     """
     CREATE VIRTUAL TABLE mem_words USING fts5 (
         owner, words, content = '', tokenize = 'unicode61 remove_diacritics 2'
@@ -158,12 +159,11 @@ _MEMORY: Step = (
     """
     CREATE TABLE mem_indexed (
         version INTEGER NOT NULL,  -- of the way in which words are found in what is kept
-        message INTEGER NOT NULL,  -- up to these the index goes
-        seq INTEGER NOT NULL,
+        seq INTEGER NOT NULL,      -- the last event that is in the index
         tidy INTEGER NOT NULL      -- 0: it still holds words of what was removed
     )
     """,
-    "INSERT INTO mem_indexed VALUES (1, 0, 0, 1)",
+    "INSERT INTO mem_indexed VALUES (1, 0, 1)",
 )
 
 _A2A_IDS: Step = (

@@ -1,0 +1,80 @@
+"""What may be kept of a JSON value: no secret, no media, nothing that a store cannot hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .media import digest_of
+from .redact import Redactor, Steps
+
+DEEPEST = 64
+TOO_DEEP = "[nested too deeply to be kept]"
+_LARGEST = 2**63  # Beyond it stores and other readers fail on an integer that JSON allows.
+
+
+class Cleaner:
+    """Cleans values in steps, each no more work than a slice of the redactor's.
+
+    Args:
+        redactor: None: secrets stay.
+        keep_media: Media stay.
+    """
+
+    def __init__(self, redactor: Redactor | None, *, keep_media: bool = False) -> None:
+        self._redactor = redactor
+        self._keep_media = keep_media
+
+    def text(self, text: str) -> Steps[str]:
+        """`text` without secrets, and without halves of surrogate pairs, which UTF-8 has not."""
+        if not text.isascii():
+            text = text.encode(errors="replace").decode()
+        if self._redactor is None or not text:
+            return text
+        return (yield from self._redactor.steps(text))
+
+    def value(self, value: Any, *, member: str = "", depth: int = 0) -> Steps[Any]:
+        """A JSON value cleaned. `member`: the name that it stands under, for lists that of the list."""
+        if isinstance(value, str):
+            return (yield from self._string(value, member))
+        if isinstance(value, Mapping | list | tuple) and depth >= DEEPEST:
+            return TOO_DEEP
+        if isinstance(value, Mapping):
+            cleaned = {}
+            for name, inner in value.items():
+                cleaned[_text(name)] = yield from self.value(inner, member=name, depth=depth + 1)
+            return cleaned
+        if isinstance(value, list | tuple):
+            items = []
+            for inner in value:
+                items.append((yield from self.value(inner, member=member, depth=depth + 1)))  # noqa: PERF401 - it yields
+            return items
+        if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+            return float(value) if abs(value) < 2**1023 else None
+        if isinstance(value, float) and not math.isfinite(value):
+            return None  # JSON has no word for it (RFC 8259 §6).
+        return value
+
+    def _string(self, text: str, member: str) -> Steps[Any]:
+        digest = digest_of(member, text)
+        if digest is not None:
+            yield
+            return text if self._keep_media else digest
+        return (yield from self.text(text))
+
+
+def compact(value: Any) -> str:
+    """A JSON text in as few characters as it takes."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _text(name: object) -> str:
+    return str(name).encode(errors="replace").decode()
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """What `compact` made of an object."""
+    members: dict[str, Any] = json.loads(text)
+    return members

@@ -1,0 +1,174 @@
+"""The full-text index: kept up behind the answers, from where it stands to where the events are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from typing import Self
+
+from store import Journal, JournalError
+
+from .rows import text_indexed
+from .words import VERSION, indexed
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 1.0
+FAULT_PAUSE_SECONDS = 5.0
+LINGER_SECONDS = 0.05
+MOST_EVENTS = 100
+MOST_CHARACTERS = 64 * 1024  # What the writer is kept from answers for, in one go.
+MERGED_PAGES = 200
+
+
+class Indexer:
+    """Puts events into the index: an async context manager that runs one task.
+
+    How far the index goes is written with it in one commit, so that whatever ends a process, the next one goes on
+    exactly there. Several workers may run one each: an event is put in once.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="memory-index")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def wake(self) -> None:
+        """Say that there is something new."""
+        self._news.set()
+
+    async def catch_up(self) -> None:
+        """Return once everything that is kept by now can be found. Raises `JournalError`."""
+        if not await self._journal.read(_is_of_this_version):
+            await self._journal.write(_begin_anew)
+        while await self._advance():
+            pass
+
+    async def tidy(self) -> None:
+        """Have the index write itself anew where it still holds words of what was removed. Raises `JournalError`."""
+        if await self._journal.read(_is_tidy):
+            return
+        pages = -MERGED_PAGES  # The first time, all of it is taken together.
+        while await self._journal.write(partial(_merge, pages)):
+            pages = MERGED_PAGES
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.catch_up()
+                await self.tidy()
+                await self._wait_for_news()
+            except JournalError as error:
+                logger.warning("memory.index_stalled", extra={"error": str(error)})
+                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+            except Exception:
+                logger.exception("memory.index_failed")
+                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+
+    async def _wait_for_news(self) -> None:
+        # Other workers write events too, and wake nobody here.
+        try:
+            async with asyncio.timeout(PAUSE_SECONDS):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        self._news.clear()
+        await asyncio.sleep(LINGER_SECONDS)
+
+    async def _advance(self) -> bool:
+        """Put a few more events in. False: there were none."""
+        mark, found = await self._journal.read(_next)
+        if not found:
+            return False
+        await self._journal.write(partial(_put, mark, found))
+        return True
+
+
+def take_out(connection: sqlite3.Connection, owner: int, seq: int, text: str) -> None:
+    """Take an event out of the index, if it is in it. `text` is what `text_indexed` gave when it was put in."""
+    if seq <= _mark(connection):
+        connection.execute(
+            "INSERT INTO mem_words (mem_words, rowid, owner, words) VALUES ('delete', ?, ?, ?)",
+            (seq, str(owner), indexed(text)),
+        )
+        connection.execute("UPDATE mem_indexed SET tidy = 0")
+
+
+def put_in(connection: sqlite3.Connection, owner: int, seq: int, text: str) -> None:
+    """Put an event into the index, if its turn was already."""
+    if seq <= _mark(connection):
+        _insert(connection, owner, seq, indexed(text))
+
+
+def _insert(connection: sqlite3.Connection, owner: int, seq: int, words: str) -> None:
+    connection.execute("INSERT INTO mem_words (rowid, owner, words) VALUES (?, ?, ?)", (seq, str(owner), words))
+
+
+def _mark(connection: sqlite3.Connection) -> int:
+    (seq,) = connection.execute("SELECT seq FROM mem_indexed").fetchone()
+    return int(seq)
+
+
+def _next(connection: sqlite3.Connection) -> tuple[int, Sequence[tuple[int, int, str, str]]]:
+    """How far the index goes, and what follows: seq, owner, text and words of each event."""
+    mark = _mark(connection)
+    rows = connection.execute(
+        "SELECT seq, owner FROM mem_events WHERE seq > ? ORDER BY seq LIMIT ?", (mark, MOST_EVENTS)
+    ).fetchall()
+    found, size = [], 0
+    for seq, owner in rows:
+        text = text_indexed(connection, seq) or ""
+        found.append((seq, owner, text, indexed(text)))
+        size += len(text)
+        if size >= MOST_CHARACTERS:
+            break
+    return mark, found
+
+
+def _put(mark: int, found: Sequence[tuple[int, int, str, str]], connection: sqlite3.Connection) -> None:
+    if _mark(connection) != mark:
+        return  # Another worker was faster.
+    for seq, owner, text, words in found:
+        now = text_indexed(connection, seq)
+        if now is not None:  # Not removed meanwhile.
+            _insert(connection, owner, seq, words if now == text else indexed(now))
+    connection.execute("UPDATE mem_indexed SET seq = ?", (found[-1][0],))
+
+
+def _is_of_this_version(connection: sqlite3.Connection) -> bool:
+    (version,) = connection.execute("SELECT version FROM mem_indexed").fetchone()
+    return bool(version == VERSION)
+
+
+def _begin_anew(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO mem_words (mem_words) VALUES ('delete-all')")
+    connection.execute("UPDATE mem_indexed SET version = ?, seq = 0, tidy = 1", (VERSION,))
+
+
+def _is_tidy(connection: sqlite3.Connection) -> bool:
+    (tidy,) = connection.execute("SELECT tidy FROM mem_indexed").fetchone()
+    return bool(tidy)
+
+
+def _merge(pages: int, connection: sqlite3.Connection) -> bool:
+    """Write a part of the index anew, without what was taken out. False once all of it is (FTS5 manual §6.8)."""
+    connection.execute("INSERT INTO mem_words (mem_words, rank) VALUES ('usermerge', 2)")
+    before = connection.total_changes
+    connection.execute("INSERT INTO mem_words (mem_words, rank) VALUES ('merge', ?)", (pages,))
+    if connection.total_changes - before >= 2:
+        return True
+    connection.execute("UPDATE mem_indexed SET tidy = 1")
+    return False

@@ -1,0 +1,117 @@
+"""Taking secrets out of what is to be kept, a slice at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TypeVar
+
+from .patterns import CARD, MAIL_DOMAIN, MAIL_NAME, SECRETS, Secret, is_card
+
+SLICE = 16 * 1024  # Characters: `re` and `str.find` hold the interpreter, and with it every stream.
+SHORT = 4096  # Characters of a text whose words are worth a look before the patterns.
+SHORTEST_SECRET = 14  # "Authorization:", in front of what may be shorter; `?key=` behind the shortest of hosts.
+LONGEST_MAIL_NAME = 64  # RFC 5321 §4.5.3.1.1
+LONGEST_CARD = 24  # Digits and what stands between their groups.
+
+R = TypeVar("R")
+Steps = Generator[None, None, R]
+
+
+def at_once(steps: Steps[R]) -> R:
+    """Take all steps without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+
+class Redactor:
+    """Puts `[redacted:kind]` in the place of each secret.
+
+    The time it takes grows with the length of the text, whatever is in it. What it finds does not depend on where one
+    slice ends and the next begins.
+    """
+
+    def __init__(self, *, mail: bool = False, slice_length: int = SLICE) -> None:
+        """`mail`: e-mail addresses too."""
+        self._mail = mail
+        self._slice = slice_length
+
+    def redact(self, text: str) -> str:
+        return at_once(self.steps(text))
+
+    def steps(self, text: str) -> Steps[str]:
+        """As `redact`, pausing after each slice."""
+        spans: list[tuple[int, int, str]] = []
+        if len(text) <= SHORT and self._is_prose(text):
+            spans = [*_cards(text, 0, len(text))]
+            return _without(text, spans) if spans else text
+        for begin in range(0, len(text), self._slice):
+            if begin:
+                yield
+            spans += self._found(text, begin, begin + self._slice)
+        return _without(text, spans) if spans else text
+
+    def _found(self, text: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+        """Every secret whose anchor begins in this slice; it may reach beyond."""
+        for secret in SECRETS:
+            for anchor in secret.anchors:
+                yield from _anchored(text, secret, anchor, begin, end)
+        yield from _cards(text, begin, end)
+        if self._mail:
+            yield from _addresses(text, begin, end)
+
+    def _is_prose(self, text: str) -> bool:
+        """Whether nothing but a card number can be in it, for there is no word as long as the shortest secret."""
+        if "://" in text or "-----BEGIN " in text or (self._mail and "@" in text):
+            return False
+        return max(map(len, text.split()), default=0) < SHORTEST_SECRET
+
+
+def _anchored(text: str, secret: Secret, anchor: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+    limit = end + len(anchor) - 1
+    at = text.find(anchor, begin, limit)
+    while at >= 0:
+        after = at + 1
+        match = secret.pattern.match(text, at)
+        if match is not None:
+            group = match.lastindex or 0
+            if secret.check is None or secret.check(match[group]):
+                yield match.start(group), match.end(group), secret.kind
+                after = match.end()
+        at = text.find(anchor, after, limit)
+
+
+def _cards(text: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+    for match in CARD.finditer(text, begin, end + LONGEST_CARD):
+        before = text[match.start() - 1] if match.start() else " "
+        if match.start() < end and not (before.isalnum() or before in "-._") and is_card(match[0]):
+            yield match.start(), match.end(), "card_number"
+
+
+def _addresses(text: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+    at = text.find("@", begin, end)
+    while at >= 0:
+        match = MAIL_DOMAIN.match(text, at)
+        if match is not None:
+            first = at
+            while first > max(0, at - LONGEST_MAIL_NAME) and text[first - 1] in MAIL_NAME:
+                first -= 1
+            if first < at:
+                yield first, match.end(), "email"
+        at = text.find("@", at + 1, end)
+
+
+def _without(text: str, spans: list[tuple[int, int, str]]) -> str:
+    """`text` with a label in the place of each span; of those that overlap, the first names the whole."""
+    spans.sort(key=lambda span: (span[0], -span[1]))
+    pieces: list[str] = []
+    done = 0
+    for begin, end, kind in spans:
+        if begin >= done:
+            pieces += (text[done:begin], f"[redacted:{kind}]")
+        done = max(done, end)
+    pieces.append(text[done:])
+    return "".join(pieces)

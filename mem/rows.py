@@ -1,0 +1,197 @@
+"""Events as rows of the journal, written within its changes and read from its connections."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from .cleaning import Cleaner, compact, json_object
+from .history import Turn, write_bodies
+from .interface import EXCHANGES, MemoryEvent
+from .redact import at_once
+from .words import text_of_event, text_of_message
+
+# As they stand in mem_events, in the order in which `_values` gives them.
+_COLUMNS = (
+    "id, at, event, session, request, task, run, agent, project, model, path, answer, reasoning, tool_calls, text,"
+    " state, tokens_in, tokens_out, latency, fields"
+)
+_PLACES = ", ".join("?" * (_COLUMNS.count(",") + 4))
+_INSERT = f"INSERT INTO mem_events (owner, turn, fresh, {_COLUMNS}) VALUES ({_PLACES})"  # noqa: S608 - of fixed words
+SELECT = f"SELECT seq, owner, turn, {', '.join(f'e.{name}' for name in _COLUMNS.split(', '))} FROM mem_events e"  # noqa: S608
+
+LONG_COLUMNS = (14, 15, 16, 17, 22)  # Of a row of `SELECT`: what a caller or an engine may make as long as it likes.
+
+
+def key_of(id: str) -> bytes:  # noqa: A002 - as the event calls it
+    """The sixteen bytes of an event's id."""
+    return bytes.fromhex(id.replace("-", ""))
+
+
+def id_of(key: bytes) -> str:
+    digits = key.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def owner_of(connection: sqlite3.Connection, user: str) -> int | None:
+    """The number of a user who has something in memory."""
+    row = connection.execute("SELECT owner FROM mem_owners WHERE user = ?", (user,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def is_kept(connection: sqlite3.Connection, owner: int, event: MemoryEvent) -> bool:
+    """Whether there is this event, or another of its request."""
+    query = "SELECT 1 FROM mem_events WHERE owner = ? AND id = ?"
+    if connection.execute(query, (owner, key_of(event.id))).fetchone():
+        return True
+    if event.request_id is None or event.event not in EXCHANGES:
+        return False
+    query = "SELECT 1 FROM mem_events WHERE owner = ? AND request = ? AND event IN ('chat', 'completion', 'embedding')"
+    return connection.execute(query, (owner, event.request_id)).fetchone() is not None
+
+
+def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Turn], cleaner: Cleaner) -> bool:
+    """Write an event, and of its `turns` those that are not there. False if it was kept before.
+
+    Args:
+        cleaner: For a message that was believed to be kept, and was removed meanwhile.
+    """
+    owner = owner_of(connection, event.user)
+    if owner is None:
+        owner = connection.execute("INSERT INTO mem_owners (user) VALUES (?)", (event.user,)).lastrowid
+    assert owner is not None
+    if is_kept(connection, owner, event):
+        return False
+    fresh: list[int] = []
+    turn = _keep_turns(connection, owner, turns, cleaner, fresh)
+    connection.execute(_INSERT, (owner, turn, compact(fresh), *_values(event)))
+    return True
+
+
+def _keep_turns(
+    connection: sqlite3.Connection, owner: int, turns: Sequence[Turn], cleaner: Cleaner, fresh: list[int]
+) -> int | None:
+    """The number of the last turn. The search begins there: of a chat that goes on, all but the end is known."""
+    new: list[Turn] = []
+    last: int | None = None
+    for turn in reversed(turns):
+        row = connection.execute(
+            "SELECT turn FROM mem_turns WHERE owner = ? AND hash = ?", (owner, turn.chain)
+        ).fetchone()
+        if row is not None:
+            last = row[0]
+            break
+        new.append(turn)
+    for turn in reversed(new):
+        message = _message_of(connection, owner, turn)
+        if message is None:
+            message = _keep_message(connection, owner, turn, cleaner)
+            fresh.append(message)
+        last = connection.execute(
+            "INSERT INTO mem_turns (owner, hash, parent, message) VALUES (?, ?, ?, ?)",
+            (owner, turn.chain, last, message),
+        ).lastrowid
+    return last
+
+
+def _message_of(connection: sqlite3.Connection, owner: int, turn: Turn) -> int | None:
+    row = connection.execute(
+        "SELECT message FROM mem_messages WHERE owner = ? AND hash = ?", (owner, turn.content)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _keep_message(connection: sqlite3.Connection, owner: int, turn: Turn, cleaner: Cleaner) -> int:
+    if turn.body is None:
+        at_once(write_bodies([turn], cleaner))
+    message = connection.execute(
+        "INSERT INTO mem_messages (owner, hash, body) VALUES (?, ?, ?)", (owner, turn.content, turn.body)
+    ).lastrowid
+    assert message is not None
+    return message
+
+
+def _values(event: MemoryEvent) -> tuple[Any, ...]:
+    return (
+        key_of(event.id),
+        event.timestamp,
+        event.event,
+        event.session_id,
+        event.request_id,
+        event.task_id,
+        event.run_id,
+        event.agent,
+        event.project,
+        event.model,
+        event.path,
+        event.answer,
+        event.reasoning,
+        compact(event.tool_calls),
+        event.text,
+        event.state,
+        event.tokens_in,
+        event.tokens_out,
+        event.latency,
+        compact(event.fields),
+    )
+
+
+def event_of(row: Sequence[Any], user: str, messages: Sequence[str]) -> MemoryEvent:
+    """The event in a row of `SELECT`; `messages` are the bodies of its turns, oldest first."""
+    return MemoryEvent(
+        user=user,
+        id=id_of(row[3]),
+        timestamp=row[4],
+        event=row[5],
+        session_id=row[6],
+        request_id=row[7],
+        task_id=row[8],
+        run_id=row[9],
+        agent=row[10],
+        project=row[11],
+        model=row[12],
+        path=row[13],
+        messages=tuple(map(json.loads, messages)),
+        answer=row[14],
+        reasoning=row[15],
+        tool_calls=tuple(json.loads(row[16])),
+        text=row[17],
+        state=row[18],
+        tokens_in=row[19],
+        tokens_out=row[20],
+        latency=row[21],
+        fields=json_object(row[22]),
+    )
+
+
+def bodies(connection: sqlite3.Connection, turn: int | None) -> list[str]:
+    """The messages up to a turn, oldest first."""
+    rows = connection.execute(
+        """
+        WITH RECURSIVE back (depth, parent, message) AS (
+            SELECT 0, parent, message FROM mem_turns WHERE turn = ?
+            UNION ALL
+            SELECT depth + 1, t.parent, t.message FROM back JOIN mem_turns t ON t.turn = back.parent
+        )
+        SELECT m.body FROM back JOIN mem_messages m USING (message) ORDER BY depth DESC
+        """,
+        (turn,),
+    )
+    return [body for (body,) in rows]
+
+
+def text_indexed(connection: sqlite3.Connection, seq: int) -> str | None:
+    """What the index has for an event, or is to have. None: there is no such event."""
+    row = connection.execute(
+        "SELECT fresh, answer, reasoning, tool_calls, text, fields FROM mem_events WHERE seq = ?", (seq,)
+    ).fetchone()
+    if row is None:
+        return None
+    parts = [text_of_event(*row[1:])]
+    for message in json.loads(row[0]):
+        said = connection.execute("SELECT body FROM mem_messages WHERE message = ?", (message,)).fetchone()
+        if said is not None:
+            parts.append(text_of_message(said[0]))
+    return "\n".join(parts)
