@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 from .dev import DEV_USER
@@ -61,6 +62,7 @@ def _add_serve(commands: _Commands) -> None:
     serve.add_argument("--workers", type=_count, default=1, metavar="N", help="processes on the same port (default 1)")
     serve.add_argument("--listen-fd", type=int, help=argparse.SUPPRESS)
     serve.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)
+    serve.add_argument("--metrics-dir", type=Path, help=argparse.SUPPRESS)
 
 
 def _add_dev(commands: _Commands) -> None:

@@ -26,7 +26,9 @@ def serve(variables: Mapping[str, str], options: argparse.Namespace) -> int:
         listener = listen(settings.server.host, settings.server.port)
         if options.workers > 1:
             return Workers(variables, count=options.workers, listener=listener).run()
-    build_server(create_app(settings), settings.server, parent_fd=options.parent_fd).run(sockets=[listener])
+    build_server(
+        create_app(settings, metrics_dir=options.metrics_dir), settings.server, parent_fd=options.parent_fd
+    ).run(sockets=[listener])
     return 0
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 import httpx
@@ -41,6 +42,7 @@ from store import Journal, open_redis, redis_answers
 
 from .agents import build_agents
 from .metering import build_metering
+from .metrics_page import MetricsPage
 from .observation import build_observation
 from .readiness import Readiness
 from .resource import ProtectedResource, is_open_to_all_origins
@@ -55,6 +57,7 @@ from .routes import (
 )
 from .settings import Settings
 from .sign_in import SignIn, build_sign_in, wallet_routes
+from .usage_routes import metrics_token_layer, usage_routes
 from .version import __version__
 
 EXPOSED = (
@@ -93,23 +96,24 @@ class Gateway(FastAPI):
         return stack.app
 
 
-def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> FastAPI:
+def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metrics_dir: Path | None = None) -> FastAPI:
     """Build a gateway. Nothing is opened and no task runs until its lifespan starts.
 
     `app.state.readiness` and `app.state.stop` are for the server around it: the one to say that the gateway drains,
     the other to end what still runs. `app.state.verifier` is what `auth.verify_jwt` takes, `app.state.engine_path` the
-    way to the engine for who calls it in process (`Observation.around` says how).
+    way to the engine for who calls it in process (`Observation.around` says how). Gateways with the same `metrics_dir`
+    are workers of one: each shows the sums of all.
     """
     transport = build_transport(settings)
     journal = Journal(settings.data_dir)
     redis = None if settings.redis is None else open_redis(settings.redis)
     sign_in = build_sign_in(settings, journal, redis)
-    metering = build_metering(settings, journal, quota=settings.quota is not None)
+    metering = build_metering(settings, journal, quota=settings.quota is not None, metrics_dir=metrics_dir)
     engine = EngineProxy(transport, settings.engine, signer=sign_in.signer, trusted_proxies=settings.trusted_proxies)
     observation = build_observation(settings, journal, metering)
     engine_path = observation.around(engine)
     issuer_client = build_issuer_client()
-    verifier = build_verifier(settings, issuer_client, sign_in)
+    verifier = build_verifier(settings, issuer_client, sign_in, on_fetch=metering.metrics.keys_fetched)
     resource = ProtectedResource(
         public_url=settings.public_url, issuers=verifier.authorization_servers, scopes=settings.scopes
     )
@@ -117,9 +121,12 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         {"issuer_keys": partial(_has_keys, verifier.check_any), "engine": engine.probe},
         short_of={
             "some_issuer_keys": partial(_has_keys, verifier.check),
+            "not_metered": metering.as_wanted,
             **({} if redis is None else {"redis": partial(redis_answers, redis)}),
         },
     )
+    keeps_record = sign_in.journal is not None or metering.on or bool(settings.tasks.agents)
+    page = MetricsPage(metering.metrics, readiness=readiness, journal=journal if keeps_record else None)
     agents = build_agents(settings, sign_in, journal)
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 
@@ -132,7 +139,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
             await stack.enter_async_context(issuer_client)
             if redis is not None:
                 stack.push_async_callback(redis.aclose)
-            if sign_in.journal is not None or metering.on or settings.tasks.agents:
+            if keeps_record:
                 await stack.enter_async_context(journal)
             await stack.enter_async_context(sign_in.running())
             await stack.enter_async_context(metering.running())
@@ -147,7 +154,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         agents.stop()
 
     layers = [  # Outermost first: a request passes down this list, its answer back up.
-        Middleware(AccessLogMiddleware, log=log),
+        Middleware(AccessLogMiddleware, log=log, tally=metering.metrics),
         Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -158,6 +165,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         *([Middleware(LoopbackHostMiddleware)] if settings.dev else []),
         Middleware(PathMiddleware),
         Middleware(WebSocketMiddleware),
+        *metrics_token_layer(settings.usage.metrics_token, page),
         Middleware(
             AuthMiddleware,
             verifier=verifier,
@@ -181,6 +189,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr) -> Fas
         openapi_url="/openapi.json" if settings.api_docs else None,
     )
     app.include_router(own_routes(settings, readiness, resource, sign_in.issuer))
+    app.include_router(usage_routes(metering, page, observation.meter))
     if sign_in.wallets is not None:
         app.include_router(wallet_routes(sign_in.wallets))
     app.include_router(agents.router)
@@ -203,9 +212,15 @@ def build_issuer_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(mounts=local, timeout=5.0)
 
 
-def build_verifier(settings: Settings, client: httpx.AsyncClient, sign_in: SignIn | None = None) -> RememberingVerifier:
+def build_verifier(
+    settings: Settings,
+    client: httpx.AsyncClient,
+    sign_in: SignIn | None = None,
+    *,
+    on_fetch: Callable[[str, bool], None] = lambda issuer, ok: None,
+) -> RememberingVerifier:
     """Everything that may vouch for a caller. Dev tokens are taken in dev mode only, where no OIDC provider's are."""
-    providers = [OIDCVerifier(issuer, client) for issuer in settings.issuers]
+    providers = [OIDCVerifier(issuer, client, on_fetch=on_fetch) for issuer in settings.issuers]
     issuers: list[TrustedIssuer] = [*providers]
     if settings.exchange is not None:
         result = next(provider for provider in providers if settings.exchange.result_issuer in provider.names)

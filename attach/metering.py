@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -35,6 +36,7 @@ class Metering:
         record: For reading; written by `usage` only.
         metrics: Of the whole process, metered or not.
         outbox: For whatever is to reach somebody else.
+        metrics_dir: Where the workers of one gateway count together; None: there are no others.
     """
 
     settings: UsageSettings
@@ -42,6 +44,7 @@ class Metering:
     record: UsageRecord
     metrics: Metrics
     outbox: Outbox
+    metrics_dir: Path | None = None
 
     @property
     def on(self) -> bool:
@@ -52,8 +55,17 @@ class Metering:
     async def running(self) -> AsyncIterator[None]:
         """To be open as long as the gateway serves, within its journal."""
         self._announce()
-        async with self.usage:
-            yield
+        if self.metrics_dir is not None:
+            self.metrics.share(self.metrics_dir)
+        try:
+            async with self.usage:
+                yield
+        finally:
+            self.metrics.close()
+
+    async def as_wanted(self) -> bool:
+        """Whether everything is metered that somebody wants to be, as a check of `Readiness`."""
+        return not self.settings.lacks_key
 
     def _announce(self) -> None:
         """Say at the start that somebody wants metering that will not happen, so that nobody overlooks it."""
@@ -68,7 +80,9 @@ class Metering:
             )
 
 
-def build_metering(settings: Settings, journal: Journal, *, quota: bool = False) -> Metering:
+def build_metering(
+    settings: Settings, journal: Journal, *, quota: bool = False, metrics_dir: Path | None = None
+) -> Metering:
     """Opens nothing. With a `quota` the gateway keeps its own record even where no backend is named."""
     wanted = settings.usage
     metrics = Metrics(user_label=wanted.user_label)
@@ -85,4 +99,5 @@ def build_metering(settings: Settings, journal: Journal, *, quota: bool = False)
         record=record,
         metrics=metrics,
         outbox=outbox,
+        metrics_dir=metrics_dir,
     )

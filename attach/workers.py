@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 from .lifeline import Lifeline
@@ -36,12 +37,15 @@ class Workers:
         self._workers: dict[subprocess.Popen[bytes], float] = {}
         self._stops_asked = self._stops_handed_on = 0
         self._short_lives = 0
+        self._metrics_dir = ""
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code: 0, or 1 if workers keep dying as they start."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
-        with Lifeline() as lifeline:
+        # Where they count together; what a worker counted stays there when it dies.
+        with Lifeline() as lifeline, TemporaryDirectory(prefix="attach-metrics-") as metrics_dir:
+            self._metrics_dir = metrics_dir
             for _ in range(self._count):
                 self._start(lifeline)
             while self._workers:
@@ -52,7 +56,8 @@ class Workers:
 
     def _start(self, lifeline: Lifeline) -> None:
         fds = (self._listener.fileno(), lifeline.child_fd)
-        command = [*_WORKER, "--listen-fd", str(fds[0]), "--parent-fd", str(fds[1])]
+        options = ("--listen-fd", str(fds[0]), "--parent-fd", str(fds[1]), "--metrics-dir", self._metrics_dir)
+        command = [*_WORKER, *options]
         # A session of its own: Ctrl-C is for the parent, which hands it on.
         worker = subprocess.Popen(command, pass_fds=fds, env=self._environ, start_new_session=True)  # noqa: S603
         self._workers[worker] = time.monotonic()

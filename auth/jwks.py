@@ -38,8 +38,17 @@ class JWKSCache:
     - `aclose` ends what is under way; afterwards nothing is fetched any more.
     """
 
-    def __init__(self, load: Callable[[], Awaitable[LoadedKeys]], *, issuer: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Awaitable[LoadedKeys]],
+        *,
+        issuer: str,
+        clock: Callable[[], float],
+        on_fetch: Callable[[bool], None] = lambda ok: None,
+    ) -> None:
+        """`on_fetch` is told of each fetch whether it brought keys."""
         self._load = load
+        self._on_fetch = on_fetch
         self._issuer = issuer
         self._clock = clock
         self._keys: KeySet | None = None
@@ -174,13 +183,16 @@ class JWKSCache:
         except Exception:
             logger.exception("jwks.load_crashed", extra={"issuer": self._issuer})
             self._failed_at = self._clock()
+            self._on_fetch(False)
         else:
             self._accept(loaded)
+            self._on_fetch(True)
 
     def _note_failure(self, reason: str, **where: object) -> None:
         self._failed_at = self._clock()
         extra = {"issuer": self._issuer, "reason": reason, "keys_at_hand": self._usable() is not None, **where}
         logger.warning("jwks.refresh_failed", extra=extra)
+        self._on_fetch(False)
 
     def _accept(self, loaded: LoadedKeys) -> None:
         self._loaded_at = self._clock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 
@@ -97,9 +98,18 @@ class OIDCVerifier:
     """
 
     def __init__(
-        self, settings: OIDCSettings, client: httpx.AsyncClient, clock: Callable[[], float] = time.time
+        self,
+        settings: OIDCSettings,
+        client: httpx.AsyncClient,
+        clock: Callable[[], float] = time.time,
+        *,
+        on_fetch: Callable[[str, bool], None] = lambda issuer, ok: None,
     ) -> None:
-        """Opens nothing. Raises `ValueError` for settings that have `faults()`."""
+        """Opens nothing. `on_fetch` is told of each fetch of the issuer's keys whether it brought any.
+
+        Raises:
+            ValueError: The settings have `faults()`.
+        """
         if faults := settings.faults():
             raise ValueError("; ".join(faults))
         self._settings = settings
@@ -111,7 +121,9 @@ class OIDCVerifier:
         source = KeySource(
             settings.issuer, client, jwks_url=settings.jwks_url, allow_http=settings.allow_http, clock=clock
         )
-        self._jwks = JWKSCache(source.load, issuer=settings.issuer, clock=clock)
+        self._jwks = JWKSCache(
+            source.load, issuer=settings.issuer, clock=clock, on_fetch=partial(on_fetch, settings.issuer)
+        )
 
     @property
     def names(self) -> frozenset[str]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Self, TextIO
+from typing import Literal, Protocol, Self, TextIO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -136,18 +136,34 @@ class AccessLog:
         self._write()
 
 
+class Tally(Protocol):
+    """Counts requests. Both methods take a few microseconds at most, and raise nothing."""
+
+    def started(self) -> None: ...
+
+    def ended(self, status: int, duration: float, *, code: str | None = None) -> None: ...
+
+
 class AccessLogMiddleware:
     """Give the request its id, tell it in the answer's `X-Request-Id`, and write its line when it is over.
 
     The one layer that wraps `send`, since each wrapper costs every chunk. The others leave in `answer_fields` what they
     have to say in the answer's header and learn from `answer_started` whether it is too late, both on `scope["state"]`.
     The id that counts (`request_id` on `scope["state"]`) is always the gateway's own; a well-formed `X-Request-Id` of
-    the caller is echoed and logged instead, never used as a key. `log` None: no lines.
+    the caller is echoed and logged instead, never used as a key. `log` None: no lines. `tally` hears of every request.
     """
 
-    def __init__(self, app: ASGIApp, *, log: AccessLog | None, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        log: AccessLog | None,
+        tally: Tally | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.app = app
         self.log = log
+        self.tally = tally
         self.clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -161,6 +177,8 @@ class AccessLogMiddleware:
         state["public_request_id"] = public_id = (caller_id or request_id).encode()
         state["answer_started"] = False
         state["answer_fields"] = fields = [(b"x-request-id", public_id)]
+        if self.tally is not None:
+            self.tally.started()
         client = scope.get("client")
         line = AccessLine(request_id, caller_id, client[0] if client else None, scope["method"])
 
@@ -179,13 +197,15 @@ class AccessLogMiddleware:
         try:
             await self.app(scope, receive, observed)
         finally:
+            line.duration = self.clock() - start
+            if self.tally is not None:
+                self.tally.ended(line.status, line.duration, code=state.get("code"))
             if self.log is not None:
                 if line.method == "HEAD":  # Servers leave the body out.
                     line.bytes_sent = 0
                 line.path = scope["path"]
                 line.user = getattr(state.get("identity"), "user", None)
                 line.code, line.reason = state.get("code"), state.get("reason")
-                line.duration = self.clock() - start
                 line.finished = time.time()
                 self.log.add(line)
 

@@ -1,6 +1,7 @@
 """Who may use how many tokens, who used how many, what is recorded of it and where it goes."""
 
 from .counted import CountedUsage
+from .exposition import Everybody, Shown, Somebody, Viewer, exposition
 from .interface import NullUsageBackend, SeveralUsageBackends, UsageBackend, UsageEvent
 from .meter import (
     MemoryMeter,
@@ -17,12 +18,15 @@ from .metrics import Metrics
 from .openmeter import OpenMeterUsage
 from .quota import Midstream, OnStoreError, QuotaSettings
 from .record import DailyUsage, UsageRecord, days_before
+from .series import Family
 from .settings import BackendName, OpenMeterSettings, UsageSettings, UserLabel
 
 __all__ = [
     "BackendName",
     "CountedUsage",
     "DailyUsage",
+    "Everybody",
+    "Family",
     "MemoryMeter",
     "Meter",
     "MeterUnavailable",
@@ -38,6 +42,8 @@ __all__ = [
     "QuotaSettings",
     "Reservation",
     "SeveralUsageBackends",
+    "Shown",
+    "Somebody",
     "Standing",
     "UnlimitedMeter",
     "UsageBackend",
@@ -45,5 +51,7 @@ __all__ = [
     "UsageRecord",
     "UsageSettings",
     "UserLabel",
+    "Viewer",
     "days_before",
+    "exposition",
 ]

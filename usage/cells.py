@@ -73,10 +73,14 @@ class Cells:
         for key, (start, count) in self._starts.items():
             self._tell(key, start, count)
 
+    @property
+    def shared(self) -> bool:
+        return self._directory is not None
+
     def readings(self) -> Iterator[Reading]:
         """What this process and those that it shares with have counted."""
         if self._directory is None:
-            for key, (start, count) in self._starts.items():
+            for key, (start, count) in list(self._starts.items()):  # Others may come meanwhile: this may be a thread.
                 yield Reading(key, tuple(self.values[start : start + count]), True)
             return
         for names in sorted(self._directory.glob("*.names")):

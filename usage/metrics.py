@@ -46,6 +46,7 @@ QUOTA_STORE_ERRORS = Family(
 )
 LATE_COMMITS = Family("attach_late_commits_total", "counter", "Answers that went out before they were recorded.")
 LOST_RECORDS = Family("attach_lost_records_total", "counter", "Exchanges whose record could not be written.")
+PROCESSES = Family("attach_processes", "gauge", "Processes that serve together and are summed up here.")
 JWKS = Family("attach_jwks_refreshes_total", "counter", "Times an issuer's keys were fetched.", ("issuer", "outcome"))
 TOKENS = Family("attach_usage_tokens_total", "counter", "Tokens used.", ("user", "direction", "model"))
 USER_REQUESTS = Family("attach_usage_requests_total", "counter", "Metered requests.", ("user", "model"))
@@ -68,7 +69,9 @@ FAMILIES = (
     TOKENS,
     USER_REQUESTS,
     ESTIMATED,
+    PROCESSES,
 )
+OF_USERS = frozenset({TOKENS.name, USER_REQUESTS.name})  # Their first label is the user.
 
 
 class Metrics:
@@ -89,6 +92,7 @@ class Metrics:
         self._refusals, self._store_errors = self._counter(REFUSALS), self._counter(QUOTA_STORE_ERRORS)
         self._late, self._jwks = self._counter(LATE_COMMITS), self._counter(JWKS)
         self._estimated, self._lost = self._counter(ESTIMATED), self._counter(LOST_RECORDS)
+        self._counter(PROCESSES).add(1)
 
     def share(self, directory: Path) -> None:
         """Count together with the other workers that share `directory`: each reads the sums of all."""
@@ -98,6 +102,11 @@ class Metrics:
 
     def close(self) -> None:
         self._cells.close()
+
+    @property
+    def shared(self) -> bool:
+        """Whether others count too."""
+        return self._cells.shared
 
     def started(self) -> None:
         """A request has come."""
