@@ -23,18 +23,8 @@ RETRY_SECONDS = 5.0
 MAX_CARD_BYTES = 1024 * 1024
 
 _SCHEME = "attach"
-# Both dialects in one: 1.0 goes by the member's name, 0.3 by `type`. Each leaves alone what it does not know.
-_BEARER = {
-    "type": "http",
-    "scheme": "bearer",
-    "bearerFormat": "JWT",
-    "httpAuthSecurityScheme": {"scheme": "bearer", "bearerFormat": "JWT"},
-}
-_SECURITY = {
-    "securitySchemes": {_SCHEME: _BEARER},
-    "securityRequirements": [{"schemes": {_SCHEME: {"list": []}}}],
-    "security": [{_SCHEME: []}],
-}
+_NEW_BEARER = {"httpAuthSecurityScheme": {"scheme": "bearer", "bearerFormat": "JWT"}}
+_OLD_BEARER = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
 # Theirs, which holds no longer; what only the gateway reaches; and what an edit makes wrong.
 _NOT_PASSED_ON = ("authentication", "security", "securityRequirements", "securitySchemes", "signatures")
 _HERE = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1", "localhost"})  # noqa: S104 - an address in somebody's card
@@ -65,7 +55,21 @@ def public_card(card: Mapping[str, Any], *, agent_url: str, base: str) -> dict[s
         shown["skills"] = [_without(skill, ("security", "securityRequirements")) for skill in shown["skills"]]
     _rewrite_new(shown, places)
     _rewrite_old(shown, places)
-    return shown | _SECURITY
+    return shown | _security(new="supportedInterfaces" in shown, old="url" in shown)
+
+
+def _security(*, new: bool, old: bool) -> dict[str, Any]:
+    """The gateway's own scheme in the dialects that the card is in: 1.0 goes by the member's name, 0.3 by `type`.
+
+    In a card of both each finds what it knows beside what it does not.
+    """
+    scheme = (_NEW_BEARER if new else {}) | (_OLD_BEARER if old or not new else {})
+    members: dict[str, Any] = {"securitySchemes": {_SCHEME: scheme}}
+    if new:
+        members["securityRequirements"] = [{"schemes": {_SCHEME: {"list": []}}}]
+    if old or not new:
+        members["security"] = [{_SCHEME: []}]
+    return members
 
 
 def _rewrite_new(card: dict[str, Any], places: _Places) -> None:
