@@ -2,9 +2,6 @@
 
 from .exchange import exchange_event
 from .interface import (
-    EVENT_KINDS,
-    EXCHANGES,
-    MOST_IN_PAGE,
     EventKind,
     EventQuery,
     MemoryBackend,
@@ -21,13 +18,9 @@ from .interface import (
 )
 from .memory import Memory
 from .redact import Redactor
-from .settings import REDACTIONS, MemorySettings, Redaction
+from .settings import MemorySettings, Redaction
 
 __all__ = [
-    "EVENT_KINDS",
-    "EXCHANGES",
-    "MOST_IN_PAGE",
-    "REDACTIONS",
     "EventKind",
     "EventQuery",
     "Memory",

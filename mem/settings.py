@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Literal
 
 Redaction = Literal["on", "off", "email"]
-REDACTIONS: tuple[Redaction, ...] = ("on", "off", "email")
 
 
 @dataclass(frozen=True, kw_only=True)
