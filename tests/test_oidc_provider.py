@@ -6,12 +6,18 @@ import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from auth import InvalidToken, OIDCSettings, OIDCVerifier
+from auth.jwks import COOL_DOWN
+from auth.jws import parse
+from tests.clock import Clock
+from tests.gateways import Stand, standing
 from tests.requirements import require
 
 FOLDER = Path(__file__).parent / "oidc_provider"
@@ -63,13 +69,18 @@ def installed() -> None:
 
 
 @pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
         yield client
 
 
-@pytest.fixture
-async def provider(installed: None, client: httpx.AsyncClient) -> AsyncIterator[Provider]:
+@asynccontextmanager
+async def running(client: httpx.AsyncClient) -> AsyncIterator[Provider]:
     process = await asyncio.create_subprocess_exec(
         "node",
         "provider.mjs",
@@ -87,10 +98,36 @@ async def provider(installed: None, client: httpx.AsyncClient) -> AsyncIterator[
 
 
 @pytest.fixture
-async def verifier(provider: Provider, client: httpx.AsyncClient) -> AsyncIterator[OIDCVerifier]:
+async def provider(installed: None, client: httpx.AsyncClient) -> AsyncIterator[Provider]:
+    async with running(client) as provider:
+        yield provider
+
+
+@pytest.fixture
+async def abroad(installed: None, client: httpx.AsyncClient) -> AsyncIterator[Provider]:
+    """Another provider, whose tokens the first one can be told to trust."""
+    async with running(client) as provider:
+        yield provider
+
+
+@asynccontextmanager
+async def gateway_of(provider: Provider, **variables: Any) -> AsyncIterator[Stand]:
+    """A gateway that takes this provider's tokens."""
+    async with standing(
+        OIDC_ISSUER=provider.issuer,
+        OIDC_AUD=",".join(RESOURCE + alg for alg in ALGORITHMS),
+        OIDC_ALGORITHMS=",".join(ALGORITHMS),
+        SCOPE_RULES="/v1/*=chat:run",
+        **variables,
+    ) as stand:
+        yield stand
+
+
+@pytest.fixture
+async def verifier(provider: Provider, client: httpx.AsyncClient, clock: Clock) -> AsyncIterator[OIDCVerifier]:
     audiences = tuple(RESOURCE + alg for alg in ALGORITHMS)
     trust = OIDCSettings(issuer=provider.issuer, audiences=audiences, algorithms=ALGORITHMS)
-    async with contextlib.aclosing(OIDCVerifier(trust, client)) as verifier:
+    async with contextlib.aclosing(OIDCVerifier(trust, client, clock)) as verifier:
         yield verifier
 
 
@@ -108,13 +145,25 @@ async def test_its_opaque_tokens_are_not_taken_for_signed_ones(provider: Provide
     assert refused.value.reason == "opaque"
 
 
-async def test_its_keys_can_be_rotated_with_overlap(provider: Provider, verifier: OIDCVerifier) -> None:
-    old = await provider.token("ES256")
-    await verifier.verify(old)
+async def test_its_keys_can_be_rotated_with_overlap(provider: Provider, verifier: OIDCVerifier, clock: Clock) -> None:
+    old = [await provider.token(alg) for alg in ALGORITHMS]
+    for token in old:
+        await verifier.verify(token)
     await provider.order("rotate")
-    new = await provider.token("ES256")
-    for token in (new, old):
+    new = [await provider.token(alg) for alg in ALGORITHMS]
+    assert {parse(token).kid for token in old}.isdisjoint(parse(token).kid for token in new)
+    for token in (*new, *old):
         assert (await verifier.verify(token)).user == "robot"
+    # The overlap ends: only the newest keys are published any more.
+    for command in ("rotate", "retire"):
+        await provider.order(command)
+    clock.advance(COOL_DOWN)
+    for alg in ALGORITHMS:
+        assert (await verifier.verify(await provider.token(alg))).user == "robot"
+    for token in (*new, *old):
+        with pytest.raises(InvalidToken) as refused:
+            await verifier.verify(token)
+        assert refused.value.reason == "unknown_kid"
 
 
 async def test_it_can_come_back_with_new_keys_under_the_old_names(provider: Provider, verifier: OIDCVerifier) -> None:
@@ -125,3 +174,57 @@ async def test_it_can_come_back_with_new_keys_under_the_old_names(provider: Prov
     with pytest.raises(InvalidToken) as refused:
         await verifier.verify(old)
     assert refused.value.reason == "signature"
+
+
+async def test_its_tokens_open_the_gateway_before_and_after_a_rotation(provider: Provider) -> None:
+    async with gateway_of(provider) as stand:
+        before = {alg: await provider.token(alg) for alg in ALGORITHMS}
+        for alg, token in before.items():
+            answer = await stand.ask("POST", "/v1/chat/completions", body=b"{}", token=token)
+            assert (answer.status, answer.one("x-attach-user")) == (200, b"robot"), alg
+            assert answer.seen is not None
+        await provider.order("rotate")
+        for alg in ALGORITHMS:
+            for token in (await provider.token(alg), before[alg]):
+                answer = await stand.ask("POST", "/v1/chat/completions", body=b"{}", token=token)
+                assert (answer.status, answer.one("x-attach-user")) == (200, b"robot"), alg
+
+
+async def test_it_trades_tokens_of_another_provider_for_its_own(provider: Provider, abroad: Provider) -> None:
+    await provider.order(f"trust {abroad.issuer}")
+    for number, alg in enumerate(ALGORITHMS):
+        exchange = {
+            "EXCHANGE_URL": f"{provider.issuer}/token",
+            "EXCHANGE_ISSUERS": abroad.issuer,
+            "EXCHANGE_CLIENT_ID": "robot",
+            "EXCHANGE_CLIENT_SECRET": "robot-secret",
+            "EXCHANGE_AUDIENCE": RESOURCE + alg,
+        }
+        theirs = await abroad.token(ALGORITHMS[number - 1])
+        async with gateway_of(provider, **exchange) as stand:
+            answer = await stand.ask("POST", "/v1/chat/completions", body=b"{}", token=theirs)
+            own = await stand.ask("POST", "/v1/chat/completions", body=b"{}", token=await provider.token(alg))
+            forged = theirs[:-8] + "A" * 8
+            refused = await stand.ask("POST", "/v1/chat/completions", body=b"{}", token=forged)
+        # Who calls, and what he may, is what the provider says that the gateway trusts.
+        assert (answer.status, answer.one("x-attach-user")) == (200, b"robot from abroad"), alg
+        assert answer.seen is not None
+        assert not answer.seen.all("authorization")
+        assert own.one("x-attach-user") == b"robot"
+        assert (refused.status, refused.code, refused.seen) == (401, "invalid_token", None)
+
+
+async def test_what_it_does_not_trade_opens_nothing(provider: Provider, abroad: Provider) -> None:
+    exchange = {
+        "EXCHANGE_URL": f"{provider.issuer}/token",
+        "EXCHANGE_ISSUERS": abroad.issuer,
+        "EXCHANGE_CLIENT_ID": "robot",
+        "EXCHANGE_CLIENT_SECRET": "robot-secret",
+        "EXCHANGE_AUDIENCE": RESOURCE + "ES256",
+    }
+    async with gateway_of(provider, **exchange) as stand:  # The provider was not told to trust anybody.
+        refused = await stand.ask("GET", "/v1/models", token=await abroad.token("ES256"))
+        assert (refused.status, refused.code, refused.seen) == (401, "invalid_token", None)
+    async with gateway_of(provider, **{**exchange, "EXCHANGE_CLIENT_SECRET": "wrong"}) as stand:
+        unjudged = await stand.ask("GET", "/v1/models", token=await abroad.token("ES256"))
+        assert (unjudged.status, unjudged.code, unjudged.seen) == (503, "issuer_unavailable", None)
