@@ -30,7 +30,8 @@ class TokenQuotaMiddleware:
         if exchange is not None:
             fields: Fields = scope["state"]["answer_fields"]
             prompt = await exchange.count_prompt()
-            expected = exchange.request.max_output
+            request = exchange.request
+            expected = 0 if request.operation == "embedding" else request.max_output
             try:
                 reservation = await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
             except (QuotaExceeded, PromptExceedsQuota) as refused:

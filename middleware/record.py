@@ -173,13 +173,12 @@ class Recorder:
             logger.error("record.lost", extra={**about, "error": str(error)})
         except Exception:
             logger.exception("record.change_failed", extra=about)
-            await self._write_apart(changes, about)
+            await self._write_apart(self.journal, changes, about)
 
-    async def _write_apart(self, changes: list[Change], about: dict[str, Any]) -> None:
-        assert self.journal is not None
-        for change in changes if len(changes) > 1 else ():
+    async def _write_apart(self, journal: Journal, changes: list[Change], about: dict[str, Any]) -> None:
+        for change in changes:
             try:
-                await self.journal.write(change)
+                await journal.write(change)
             except Exception:
                 self.metrics.record_lost()
                 logger.exception("record.lost", extra=about)
