@@ -98,7 +98,9 @@ class Dispatcher:
         keep: float = 604_800.0,
         max_kept: int = 10_000,
         grace: float = 5.0,
+        asleep: bool = False,
     ) -> None:
+        """`asleep`: there can be nothing to do before the first `wake`."""
         self.worker = secrets.token_hex(8)
         self._store = store
         self._carrier = carrier
@@ -109,6 +111,7 @@ class Dispatcher:
         self._keep = keep
         self._max_kept = max_kept
         self._grace = grace
+        self._asleep = asleep
         self._running: dict[str, _Run] = {}
         self._changes: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
@@ -155,6 +158,8 @@ class Dispatcher:
             run.cancel()
 
     async def _pulses(self) -> None:
+        if self._asleep:
+            await self._wake.wait()
         loop = asyncio.get_running_loop()
         renewed = swept = loop.time() - SWEEP_SECONDS
         while True:
@@ -280,6 +285,11 @@ class Dispatcher:
             return failure("target_not_allowed", "The target leads where none may.", status=403)
         except CredentialUnavailable:
             return failure("credential_unavailable", "What the target is to be shown cannot be had.")
+        except (_Lost, Stopping, DatabaseError):
+            raise
+        except Exception:
+            logger.exception("task.failed", extra={"task": task.id})
+            return failure("internal_error", "The gateway failed on this task; its log has the reason.")
         return None
 
     async def _say(self, task: Task, change: Coroutine[Any, Any, bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -74,29 +75,28 @@ class Database:
         self._writer: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
         self._stack = AsyncExitStack()
+        self._entered = False
+        self._opening = asyncio.Lock()
 
     @property
     def shared_by_machines(self) -> bool:
         """Whether several machines may use it at a time."""
         return self.path is None
 
+    @property
+    def found(self) -> bool:
+        """Whether there may be something in it already."""
+        return self.path is None or self.path.exists()
+
     async def __aenter__(self) -> Self:
-        """Raises `DatabaseError`."""
-        with database_errors():
-            self._writer, self._reader = self._open()
-            for engine in {self._writer, self._reader}:
-                self._stack.push_async_callback(engine.dispose)
-            try:
-                async with self.write() as connection:
-                    await self._create(connection)
-            except BaseException:
-                await self._stack.aclose()
-                raise
+        """Opens nothing yet: whoever needs it first does, and hears if it is not there."""
+        self._entered = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered = False
         self._writer = self._reader = None
         await self._stack.aclose()
 
@@ -104,15 +104,38 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """One transaction that is committed when the block ends well. Raises `DatabaseError`."""
         with database_errors():
-            async with _opened(self._writer).begin() as connection:
+            writer, _ = await self._opened()
+            async with writer.begin() as connection:
                 yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Statements that change nothing, each of what was committed by then. Raises `DatabaseError`."""
         with database_errors():
-            async with _opened(self._reader).connect() as connection:
+            _, reader = await self._opened()
+            async with reader.connect() as connection:
                 yield connection
+
+    async def _opened(self) -> tuple[AsyncEngine, AsyncEngine]:
+        if self._writer is not None and self._reader is not None:
+            return self._writer, self._reader
+        if not self._entered:
+            raise DatabaseError("The database is not open.")
+        async with self._opening:
+            if self._writer is None or self._reader is None:
+                self._writer, self._reader = await self._open_and_create()
+            return self._writer, self._reader
+
+    async def _open_and_create(self) -> tuple[AsyncEngine, AsyncEngine]:
+        async with AsyncExitStack() as stack:
+            writer, reader = self._open()
+            stack.push_async_callback(writer.dispose)
+            if self._url is None:
+                stack.push_async_callback(reader.dispose)
+            async with writer.begin() as connection:
+                await self._create(connection)
+            self._stack = stack.pop_all()
+        return writer, reader
 
     def _open(self) -> tuple[AsyncEngine, AsyncEngine]:
         if self._url is not None:
@@ -168,12 +191,6 @@ def database_errors() -> Iterator[None]:
         yield
     except (SQLAlchemyError, OSError, TimeoutError) as error:
         raise DatabaseError(f"The database cannot be used: {type(error).__name__}.") from error
-
-
-def _opened(engine: AsyncEngine | None) -> AsyncEngine:
-    if engine is None:
-        raise DatabaseError("The database is not open.")
-    return engine
 
 
 def _prepare(connection: Any, _record: object) -> None:

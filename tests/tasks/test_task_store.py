@@ -267,6 +267,11 @@ async def test_tasks_are_counted_by_state(store: TaskStore) -> None:
 # The database below
 
 
+async def touch(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
 async def test_processes_that_start_together_make_one_set_of_tables(database_url: str | None, tmp_path: Path) -> None:
     async def add_one() -> str:
         async with Database(tmp_path, schemas=[SCHEMA], url=database_url) as database:
@@ -293,33 +298,47 @@ async def test_a_transaction_that_fails_leaves_nothing(database: Database, store
 
 async def test_a_newer_database_is_left_alone(database_url: str | None, tmp_path: Path) -> None:
     newer = Schema("tasks", MetaData(), steps=["SELECT 1"])
-    async with Database(tmp_path, schemas=[newer], url=database_url):
-        pass
-    with pytest.raises(DatabaseError):
-        async with Database(tmp_path, schemas=[SCHEMA], url=database_url):
-            pass
+    async with Database(tmp_path, schemas=[newer], url=database_url) as database:
+        await touch(database)
+    async with Database(tmp_path, schemas=[SCHEMA], url=database_url) as database:
+        with pytest.raises(DatabaseError):
+            await touch(database)
 
 
 async def test_an_older_database_takes_the_steps_that_it_lacks(database_url: str | None, tmp_path: Path) -> None:
     steps = ["CREATE TABLE probe (id INTEGER)", "INSERT INTO probe (id) VALUES (1)"]
     for known in range(3):
-        async with Database(tmp_path, schemas=[Schema("p", MetaData(), steps=steps[:known])], url=database_url):
-            pass
+        schema = Schema("p", MetaData(), steps=steps[:known])
+        async with Database(tmp_path, schemas=[schema], url=database_url) as database:
+            await touch(database)
     schema = Schema("p", MetaData(), steps=steps)
     async with Database(tmp_path, schemas=[schema], url=database_url) as database, database.read() as connection:
         assert (await connection.execute(text("SELECT COUNT(*) FROM probe"))).scalar_one() == 1
 
 
-async def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
-    url = f"postgresql+asyncpg://postgres@/postgres?host={tmp_path}"
-    with pytest.raises(DatabaseError) as told:
-        async with Database(tmp_path, schemas=[SCHEMA], url=url):
-            pass
-    assert str(tmp_path) not in str(told.value)
+async def test_a_database_that_is_not_there_is_told_and_taken_once_it_is(tmp_path: Path, postgres: str) -> None:
+    place = tmp_path / "socket"
+    async with Database(
+        tmp_path, schemas=[SCHEMA], url=f"postgresql+asyncpg://postgres@/postgres?host={place}"
+    ) as database:
+        with pytest.raises(DatabaseError) as told:
+            await touch(database)
+        assert str(tmp_path) not in str(told.value)
+        place.symlink_to(postgres.partition("host=")[2])
+        await touch(database)
+
+
+async def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
+    async with Database(tmp_path / "data", schemas=[SCHEMA]) as database:
+        assert not database.found
+        assert not (tmp_path / "data").exists()
+        await touch(database)
+        assert database.found
 
 
 async def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
     async with Database(tmp_path / "data", schemas=[SCHEMA]) as database:
+        await touch(database)
         assert database.path is not None
         assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
         assert stat.S_IMODE(database.path.parent.stat().st_mode) == 0o700
