@@ -87,7 +87,7 @@ class Targets:
         return Target(kind="url", url=str(url), addresses=addresses)
 
     def _engine(self, url: httpx.URL) -> Target:
-        if self._is_reserved(url.path) or url.query or url.path in ("", "/"):
+        if self._is_reserved(url.path) or url.query or url.path in ("", "/") or b"%" in url.raw_path:
             raise TargetNotAllowed
         return Target(kind="engine", url=url.path)
 

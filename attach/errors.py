@@ -4,6 +4,18 @@ from math import ceil
 
 from a2a.faults import AgentFailed
 from a2a.hop import CredentialUnavailable
+from a2a.tasks import (
+    InvalidTask,
+    KeyConflict,
+    TargetNotAllowed,
+    TaskEnded,
+    TaskError,
+    TaskNotFound,
+    TaskTooDeep,
+    TaskTooLarge,
+    TooManyTasks,
+    WorkflowsDown,
+)
 from auth import (
     AuthError,
     InsufficientScope,
@@ -27,6 +39,7 @@ from proxy import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from store import DatabaseError
 from usage import MeterUnavailable, PromptExceedsQuota, QuotaExceeded
 from wire import Refusal
 
@@ -83,11 +96,39 @@ def answer(exc: Exception) -> Refusal | None:
             )
         case AgentFailed(refusal=refusal):
             return refusal
+        case TaskError():
+            return _task_refusal(exc)
+        case DatabaseError():
+            detail = "Tasks cannot be kept or read at the moment: try again."
+            return Refusal(status=503, code="tasks_unavailable", detail=detail, headers={"Retry-After": "1"})
         case CredentialUnavailable():
             detail = "The agent's credential cannot be had at the moment: try again."
             return Refusal(status=503, code="agent_credential_unavailable", detail=detail, headers={"Retry-After": "5"})
         case ClientLeft():
             return Refusal(status=499, code="client_left", detail="The client left before its answer was complete.")
+    return None
+
+
+def _task_refusal(exc: TaskError) -> Refusal | None:
+    match exc:
+        case InvalidTask():
+            return _refusal(422, "invalid_task", exc)
+        case TargetNotAllowed():
+            return _refusal(403, "target_not_allowed", exc)
+        case TaskNotFound():
+            return _refusal(404, "task_not_found", exc)
+        case KeyConflict():
+            return _refusal(409, "idempotency_conflict", exc)
+        case TaskEnded():
+            return _refusal(409, "task_ended", exc)
+        case TaskTooDeep():
+            return _refusal(403, "task_too_deep", exc)
+        case TaskTooLarge():
+            return _refusal(413, "task_too_large", exc)
+        case TooManyTasks():
+            return _refusal(429, "too_many_tasks", exc, {"Retry-After": "5"})
+        case WorkflowsDown():
+            return _refusal(503, "workflows_unavailable", exc, {"Retry-After": "5"})
     return None
 
 

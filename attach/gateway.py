@@ -57,6 +57,7 @@ from .routes import (
 )
 from .settings import Settings
 from .sign_in import SignIn, build_sign_in, wallet_routes
+from .tasks import WorkerKeyMiddleware, build_tasks
 from .usage_routes import metrics_token_layer, usage_routes
 from .version import __version__
 
@@ -128,6 +129,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
     keeps_record = sign_in.journal is not None or metering.on or bool(settings.tasks.agents)
     page = MetricsPage(metering.metrics, readiness=readiness, journal=journal if keeps_record else None)
     agents = build_agents(settings, sign_in, journal)
+    tasks = build_tasks(settings, sign_in, engine_path)
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 
     @asynccontextmanager
@@ -146,12 +148,14 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
             await stack.enter_async_context(observation.running())
             stack.push_async_callback(verifier.aclose)
             await stack.enter_async_context(agents.running())
+            await stack.enter_async_context(tasks.running())
             await verifier.warm()
             yield
 
     def stop() -> None:
         engine.stop()
         agents.stop()
+        tasks.stop()
 
     layers = [  # Outermost first: a request passes down this list, its answer back up.
         Middleware(AccessLogMiddleware, log=log, tally=metering.metrics),
@@ -166,6 +170,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
         Middleware(PathMiddleware),
         Middleware(WebSocketMiddleware),
         *metrics_token_layer(settings.usage.metrics_token, page),
+        *([Middleware(WorkerKeyMiddleware, desk=tasks.desk, key=tasks.worker_key)] if tasks.worker_key else []),
         Middleware(
             AuthMiddleware,
             verifier=verifier,
@@ -174,7 +179,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
         ),
         Middleware(SessionMiddleware),
         Middleware(ScopeMiddleware, rules=settings.scopes),
-        Middleware(AgentMiddleware, is_reserved=is_reserved),
+        Middleware(AgentMiddleware, is_reserved=is_reserved, is_child=tasks.is_child),
         Middleware(EngineMiddleware, engine=engine_path),
     ]
     app = Gateway(
@@ -188,11 +193,15 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
         redoc_url="/redoc" if settings.api_docs else None,
         openapi_url="/openapi.json" if settings.api_docs else None,
     )
-    app.include_router(own_routes(settings, readiness, resource, sign_in.issuer))
-    app.include_router(usage_routes(metering, page, observation.meter))
-    if sign_in.wallets is not None:
-        app.include_router(wallet_routes(sign_in.wallets))
-    app.include_router(agents.router)
+    routers = [
+        own_routes(settings, readiness, resource, sign_in.issuer),
+        usage_routes(metering, page, observation.meter),
+        *([] if sign_in.wallets is None else [wallet_routes(sign_in.wallets)]),
+        agents.router,
+        tasks.router,
+    ]
+    for router in routers:
+        app.include_router(router)
     app.state.verifier = verifier
     app.state.readiness = readiness
     app.state.engine_path = engine_path

@@ -105,6 +105,8 @@ class AgentMiddleware:
             if not _is_engine_call(method, path):
                 raise NotDelegated
             _require(identity, AgentScope.CALL_ENGINE)
+        elif method == "POST" and path == f"{_TASKS}/{identity.task_id}/token":
+            pass  # The next token for the task that this one is for: nothing that it does not have already.
         elif method not in ("GET", "HEAD"):
             raise NotDelegated
         elif path == _EVENTS:
