@@ -119,7 +119,9 @@ class _Lines:
         if self._done:
             return _ends_line(piece)
         self._line += piece
-        return self._search() or self._shorten()
+        found = self._search()
+        self._shorten()
+        return found
 
     def _search(self) -> bool:
         line = self._line
@@ -128,7 +130,7 @@ class _Lines:
             if self._is_own(found.start(), found.end()):
                 self._done = True
                 rest = bytes(line[found.end() :])
-                line.clear()
+                self._line = bytearray()
                 return _ends_line(rest)
         return False
 
@@ -145,7 +147,7 @@ class _Lines:
         self._counted = start + len(b'"done"') if in_string else end
         return self._depth == 1 and not in_string
 
-    def _shorten(self) -> bool:
+    def _shorten(self) -> None:
         """Keep the line that is not whole yet, and no more of it than the longest."""
         whole = self._line.rfind(b"\n") + 1
         if whole:
@@ -156,7 +158,6 @@ class _Lines:
             self._begin_line()
             self._headless = True
         self._searched = max(self._searched, len(self._line) - _BORDER)
-        return self._done
 
 
 def _ends_line(rest: bytes) -> bool:
