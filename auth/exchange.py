@@ -81,7 +81,8 @@ class ExchangedIssuer:
 
     Only a token that is well formed, in force and of a listed issuer is sent on. One that was traded is kept until
     half a minute before either of the two ends, and one that was refused for half a minute; the same token is traded
-    once however many requests bring it. At most 16 are under way and 256 more wait; further ones are 503.
+    once however many requests bring it. At most 16 are under way and 256 more wait; further ones are 503, as is
+    what has no answer after five seconds, the waiting included.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class ExchangedIssuer:
 
     async def _trade(self, digest: bytes, text: str, issuer: str, ends: float) -> Proof:
         try:
-            async with self._room, asyncio.timeout(EXCHANGE_TIMEOUT):
+            async with asyncio.timeout(EXCHANGE_TIMEOUT), self._room:
                 proof = await self._result.prove(parse(await self._ask(text, issuer)))
         except InvalidToken as refusal:
             logger.info("exchange.refused", extra={"issuer": issuer, "reason": refusal.reason})

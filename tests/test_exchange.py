@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ import pytest
 
 from attach import ConfigurationError, Settings
 from auth import ExchangedIssuer, ExchangeSettings, InvalidToken, IssuerUnavailable, OIDCSettings, OIDCVerifier
+from auth.exchange import MAX_AT_ONCE, MAX_WAITING
 from auth.jws import parse
 from tests.clock import Clock
 from tests.gateways import standing
 from tests.issuer import AUDIENCE, Issuer
 from tests.servers import Connection, Engine, Received
 
+FENCE = b"/fence"
 ENOUGH = {"OIDC_ISSUER": "https://main.example", "OIDC_AUD": "a"}
 EXCHANGE = {
     "EXCHANGE_URL": "https://main.example/token",
@@ -41,11 +44,19 @@ class Desk:
     open: asyncio.Event = field(default_factory=asyncio.Event)
     came: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[Received] = field(default_factory=list)
+    under_way: int = 0
+    most_under_way: int = 0
 
     async def answer(self, received: Received, connection: Connection) -> None:
+        if received.target == FENCE:
+            await connection.answer(b"{}")
+            return
         self.asked.append(received)
         self.came.set()
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
         await self.open.wait()
+        self.under_way -= 1
         good = {
             "access_token": self.ours.token("traded"),
             "token_type": "Bearer",
@@ -75,6 +86,15 @@ class Desk:
             aclosing(ExchangedIssuer(settings, result, client, self.clock)) as exchanged,
         ):
             yield exchanged
+
+    async def settled(self, asked: int) -> None:
+        """Wait until so many have asked, and whoever else had set out on the way has come too."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while len(self.asked) < asked:
+                self.came.clear()
+                await self.came.wait()
+            for _ in range(5):
+                await client.get(self.url + FENCE.decode())
 
 
 @pytest.fixture
@@ -210,6 +230,52 @@ async def test_a_desk_that_cannot_say_leaves_the_token_unjudged(desk: Desk, stat
             await user(exchanged, desk.theirs.token())
         desk.status, desk.members = "200 OK", {}
         assert await user(exchanged, desk.theirs.token()) == "traded"
+
+
+async def test_a_desk_that_never_answers_is_given_up_after_five_seconds(desk: Desk) -> None:
+    desk.open.clear()
+    token = desk.theirs.token("alice")
+    async with desk.exchange() as exchanged:
+        begun = time.monotonic()
+        waiting = [user(exchanged, desk.theirs.token(f"u{n}")) for n in range(3 * MAX_AT_ONCE)]
+        answers = await asyncio.gather(user(exchanged, token), *waiting, return_exceptions=True)
+        assert 4.9 <= time.monotonic() - begun < 18  # One after another they would wait 20.
+        assert {type(answer) for answer in answers} == {IssuerUnavailable}
+        assert MAX_AT_ONCE <= len(desk.asked) < len(answers)
+        desk.open.set()  # Nobody was called a forger: the same token may come again at once.
+        assert await user(exchanged, token) == "traded"
+
+
+async def test_sixteen_are_traded_at_a_time(desk: Desk) -> None:
+    desk.open.clear()
+    async with desk.exchange() as exchanged:
+        trades = [asyncio.create_task(user(exchanged, desk.theirs.token(f"u{n}"))) for n in range(40)]
+        await desk.settled(MAX_AT_ONCE)
+        assert len(desk.asked) == 16
+        desk.open.set()
+        assert await asyncio.gather(*trades) == ["traded"] * 40
+    assert (desk.most_under_way, len(desk.asked)) == (16, 40)
+
+
+async def test_no_more_wait_for_a_trade_than_fit(desk: Desk) -> None:
+    desk.open.clear()
+    tokens = [desk.theirs.token(f"u{n}") for n in range(MAX_AT_ONCE + MAX_WAITING)]
+    assert len(tokens) == 16 + 256
+    one_more = desk.theirs.token("one more")
+    async with desk.exchange() as exchanged:
+        trades = [asyncio.create_task(user(exchanged, token)) for token in tokens]
+        await desk.settled(MAX_AT_ONCE)
+        with pytest.raises(IssuerUnavailable) as unjudged:
+            await user(exchanged, one_more)
+        assert unjudged.value.retry_after == 1.0
+        # Those that wait are joined by whoever brings the same token.
+        joined = asyncio.create_task(user(exchanged, tokens[-1]))
+        await asyncio.wait([joined], timeout=0.1)
+        assert not joined.done()
+        desk.open.set()
+        assert await trades[0] == "traded"
+        assert await user(exchanged, one_more) == "traded"
+    await asyncio.gather(*trades, joined, return_exceptions=True)
 
 
 async def test_through_the_gateway_the_new_token_says_who_calls(desk: Desk) -> None:
