@@ -20,7 +20,15 @@ _QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 _MODELS_SHOWN = 5
 
 
-def banner(*, address: str, token: str, engine: DevEngine, data_dir: Path, remembered: str = NOTHING_REMEMBERED) -> str:
+def banner(
+    *,
+    address: str,
+    token: str,
+    engine: DevEngine,
+    data_dir: Path,
+    remembered: str = NOTHING_REMEMBERED,
+    demo: str | None = None,
+) -> str:
     """The whole text, up to and with the final line end.
 
     Args:
@@ -28,6 +36,7 @@ def banner(*, address: str, token: str, engine: DevEngine, data_dir: Path, remem
         token: For the user `dev`; it is here to be read.
         data_dir: Where the keys are.
         remembered: What is kept of prompts and answers, and where.
+        demo: Where the demo is, with a token behind `#`; None: it is not asked for.
     """
     facts = {
         "Address": address,
@@ -40,6 +49,7 @@ def banner(*, address: str, token: str, engine: DevEngine, data_dir: Path, remem
     parts = [
         "Attach Gateway is ready: dev mode, for this machine only.",
         "\n".join(f"  {name:<11} {fact}" for name, fact in facts.items()),
+        *([f"Open this in a browser, to see two agents at work for you:\n{demo}"] if demo else []),
         *(f"{what}\n{line}" for what, line in examples(engine.found, address=address, token=token)),
         *([GEMMA_TERMS] if engine.embedded else []),
         "Ctrl-C stops everything.",

@@ -11,6 +11,7 @@ from .version import __version__
 _EXAMPLES = """\
 examples:
   attach-gateway dev                       try it: an issuer, a model and a token of its own
+  attach-gateway dev --demo                the same, and two agents at work on a page
   attach-gateway --port 8080               serve, with OIDC_ISSUER and OIDC_AUD in the environment or .env
   attach-gateway check                     say what it would run with, and whether issuer and engine answer
   attach-gateway token --user alice        another token for a gateway in dev mode
@@ -68,6 +69,7 @@ def _add_serve(commands: _Commands) -> None:
 def _add_dev(commands: _Commands) -> None:
     dev = _command(commands, "dev", "try it here: own issuer, own model, one token", "attach-gateway dev --port 8080")
     _add_listening(dev)
+    dev.add_argument("--demo", action="store_true", help="with two agents, and a page to watch them at work")
     dev.add_argument("--workers", type=_count, default=1, help=argparse.SUPPRESS)
 
 

@@ -38,7 +38,7 @@ def dev(variables: Mapping[str, str], options: argparse.Namespace) -> int:
     refuse_unsafe(host=settings.server.host, workers=options.workers)
     listener = listen(settings.server.host, settings.server.port)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(serve_dev(settings, listener))
+        return runner.run(serve_dev(settings, listener, demo=options.demo))
 
 
 def token(variables: Mapping[str, str], options: argparse.Namespace) -> int:

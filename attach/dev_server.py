@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from socket import socket
 
 from auth import load_or_create
 
 from .banner import banner
+from .demo import DEMO, DemoAgents, with_agents
 from .dev import DEV_USER, DevEngine, dev_engine, mint, progress_line
 from .gateway import create_app
 from .listener import address_of
@@ -16,8 +17,11 @@ from .server import GatewayServer, build_server
 from .settings import DevSettings, Settings
 
 
-async def serve_dev(settings: Settings, listener: socket) -> int:
+async def serve_dev(settings: Settings, listener: socket, *, demo: bool = False) -> int:
     """Serve until told to stop, or until the embedded engine ends. Returns the exit code.
+
+    Args:
+        demo: With the demo's agents beside it.
 
     Raises:
         DevError: There is no engine to be had.
@@ -25,17 +29,25 @@ async def serve_dev(settings: Settings, listener: socket) -> int:
         SigningKeyError: The dev issuer's key cannot be had.
     """
     dev = DevSettings(issuer=load_or_create(settings.data_dir))
-    async with dev_engine(
-        settings.engine.url,
-        api_key=settings.engine.api_key,
-        data_dir=settings.data_dir,
-        progress=progress_line(sys.stderr),
-    ) as engine:
+    async with (
+        dev_engine(
+            settings.engine.url,
+            api_key=settings.engine.api_key,
+            data_dir=settings.data_dir,
+            progress=progress_line(sys.stderr),
+        ) as engine,
+        AsyncExitStack() as stack,
+    ):
+        if demo:
+            agents = DemoAgents()
+            settings = with_agents(settings, agents.agents)
+            address = f"http://{address_of(listener)}"
+            await stack.enter_async_context(agents.running(gateway=address, model=engine.found.chat_model))
         found = replace(settings.engine, url=engine.found.url, api_key=engine.api_key)
         app = create_app(replace(settings, engine=found, dev=dev, issuers=()))
         server = build_server(app, replace(settings.server, drain_delay=0.0))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        watching = asyncio.create_task(_watch(server, engine, settings, listener))
+        watching = asyncio.create_task(_watch(server, engine, settings, listener, demo=demo))
         try:
             await serving
         finally:
@@ -45,11 +57,12 @@ async def serve_dev(settings: Settings, listener: socket) -> int:
         return 1 if engine.died.is_set() else 0
 
 
-async def _watch(server: GatewayServer, engine: DevEngine, settings: Settings, listener: socket) -> None:
+async def _watch(server: GatewayServer, engine: DevEngine, settings: Settings, listener: socket, *, demo: bool) -> None:
     await server.listening.wait()
     address = f"http://{address_of(listener)}"
     token = mint(settings.data_dir, DEV_USER)
-    print(banner(address=address, token=token, engine=engine, data_dir=settings.data_dir), flush=True)  # noqa: T201
+    page = f"{address}{DEMO}#token={token}" if demo else None
+    print(banner(address=address, token=token, engine=engine, data_dir=settings.data_dir, demo=page), flush=True)  # noqa: T201
     await engine.died.wait()
     print("The embedded engine ended by itself: stopping.", file=sys.stderr)  # noqa: T201
     server.drain()

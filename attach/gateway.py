@@ -41,6 +41,7 @@ from proxy import EngineProxy, EngineTransport
 from store import Journal, open_redis, redis_answers
 
 from .agents import build_agents
+from .demo import demo_routes
 from .metering import build_metering
 from .metrics_page import MetricsPage
 from .observation import build_observation
@@ -174,7 +175,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
         Middleware(
             AuthMiddleware,
             verifier=verifier,
-            public=public_endpoints(api_docs=settings.api_docs, tasks=settings.tasks),
+            public=public_endpoints(api_docs=settings.api_docs, demo=settings.dev is not None, tasks=settings.tasks),
             public_below=PUBLIC_BELOW,
         ),
         Middleware(SessionMiddleware),
@@ -199,6 +200,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
         *([] if sign_in.wallets is None else [wallet_routes(sign_in.wallets)]),
         agents.router,
         tasks.router,
+        *([] if settings.dev is None else [demo_routes()]),
     ]
     for router in routers:
         app.include_router(router)

@@ -15,6 +15,7 @@ from auth import GatewayIssuer
 from middleware import loosest_path
 from wire import Refusal
 
+from .demo import DEMO
 from .readiness import Readiness
 from .resource import WELL_KNOWN, WELL_KNOWN_BELOW, ProtectedResource
 from .settings import Settings
@@ -51,9 +52,11 @@ def is_reserved(path: str) -> bool:
     return path.startswith(_RESERVED_BELOW) or path in _RESERVED
 
 
-def public_endpoints(*, api_docs: bool, tasks: TaskSettings | None = None) -> frozenset[tuple[str, str]]:
+def public_endpoints(
+    *, api_docs: bool, demo: bool = False, tasks: TaskSettings | None = None
+) -> frozenset[tuple[str, str]]:
     """The exact (method, path) pairs that need no token; with `tasks`, the cards of its agents are among them."""
-    paths = _OPEN + (_DOCS if api_docs else ())
+    paths = _OPEN + (_DOCS if api_docs else ()) + ((DEMO,) if demo else ())
     return frozenset((method, path) for path in paths for method in ("GET", "HEAD")) | {
         ("POST", "/auth/siwe"),
         *(public_cards(tasks) if tasks else ()),

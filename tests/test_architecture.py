@@ -17,6 +17,7 @@ from attach.log_format import PACKAGES as LOGGED
 from tests.requirements import require
 from tests.servers import ROOT
 
+DEMO_FILES = [*(ROOT / "examples" / "agents").glob("*.py"), ROOT / "examples" / "static" / "demo.html"]
 # Imports point down this list, never up and never sideways.
 LAYERS = (
     {"attach"},
@@ -185,6 +186,7 @@ def test_a_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> 
     sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in modules(package)}
     rest = {name for name in wheel.namelist() if not name.startswith(dist_info)}
     sources.remove(f"{SHARED}/__init__.py")
+    sources |= {f"attach/demo_files/{path.relative_to(ROOT / 'examples')}" for path in DEMO_FILES}
     assert rest == sources | {f"{package}/py.typed" for package in PACKAGES if package != SHARED}  # (PEP 561)
     assert f"{dist_info}/licenses/LICENSE" in wheel.namelist()
 
