@@ -18,6 +18,7 @@ from .metrics import Metrics
 from .openmeter import OpenMeterUsage
 from .quota import Midstream, OnStoreError, QuotaSettings
 from .record import DailyUsage, UsageRecord, days_before
+from .redis_meter import RedisMeter
 from .series import Family
 from .settings import BackendName, OpenMeterSettings, UsageSettings, UserLabel
 
@@ -40,6 +41,7 @@ __all__ = [
     "QuotaError",
     "QuotaExceeded",
     "QuotaSettings",
+    "RedisMeter",
     "Reservation",
     "SeveralUsageBackends",
     "Shown",
