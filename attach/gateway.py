@@ -110,7 +110,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
     journal = Journal(settings.data_dir)
     redis = None if settings.redis is None else open_redis(settings.redis)
     sign_in = build_sign_in(settings, journal, redis)
-    metering = build_metering(settings, journal, quota=settings.quota is not None, metrics_dir=metrics_dir)
+    metering = build_metering(settings, journal, redis, metrics_dir=metrics_dir)
     engine = EngineProxy(transport, settings.engine, signer=sign_in.signer, trusted_proxies=settings.trusted_proxies)
     observation = build_observation(settings, journal, metering)
     engine_path = observation.around(engine)

@@ -7,22 +7,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
 from store import Journal, Outbox
 from usage import (
     CountedUsage,
+    MemoryMeter,
+    Meter,
     Metrics,
     NullUsageBackend,
     OpenMeterUsage,
+    QuotaSettings,
+    RedisMeter,
     SeveralUsageBackends,
+    UnlimitedMeter,
     UsageBackend,
     UsageRecord,
     UsageSettings,
 )
 
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +43,7 @@ class Metering:
     Attributes:
         usage: To be open while the gateway runs, after its journal is. Null where nothing is metered.
         record: For reading; written by `usage` only.
+        meter: Counts the tokens of each user; unlimited where there is no quota.
         metrics: Of the whole process, metered or not.
         outbox: For whatever is to reach somebody else.
         metrics_dir: Where the workers of one gateway count together; None: there are no others.
@@ -42,6 +52,7 @@ class Metering:
     settings: UsageSettings
     usage: UsageBackend
     record: UsageRecord
+    meter: Meter
     metrics: Metrics
     outbox: Outbox
     metrics_dir: Path | None = None
@@ -61,6 +72,8 @@ class Metering:
             async with self.usage:
                 yield
         finally:
+            if isinstance(self.meter, RedisMeter):
+                await self.meter.aclose()
             self.metrics.close()
 
     async def as_wanted(self) -> bool:
@@ -81,9 +94,9 @@ class Metering:
 
 
 def build_metering(
-    settings: Settings, journal: Journal, *, quota: bool = False, metrics_dir: Path | None = None
+    settings: Settings, journal: Journal, redis: Redis | None = None, *, metrics_dir: Path | None = None
 ) -> Metering:
-    """Opens nothing. With a `quota` the gateway keeps its own record even where no backend is named."""
+    """Opens nothing. With a quota the gateway keeps its own record even where no backend is named."""
     wanted = settings.usage
     metrics = Metrics(user_label=wanted.user_label)
     record = UsageRecord(journal, keep_days=wanted.keep_days)
@@ -92,12 +105,28 @@ def build_metering(
     if wanted.openmeter is not None:
         client = httpx.AsyncClient(timeout=5.0)
         backends.append(OpenMeterUsage(wanted.openmeter, journal=journal, outbox=outbox, client=client))
-    on = quota or "prometheus" in wanted.backends or wanted.openmeter is not None
+    on = settings.quota is not None or "prometheus" in wanted.backends or wanted.openmeter is not None
     return Metering(
         settings=wanted,
         usage=SeveralUsageBackends(backends) if on else NullUsageBackend(),
         record=record,
+        meter=build_meter(settings.quota, metrics, redis),
         metrics=metrics,
         outbox=outbox,
         metrics_dir=metrics_dir,
+    )
+
+
+def build_meter(quota: QuotaSettings | None, metrics: Metrics, redis: Redis | None) -> Meter:
+    """What counts the tokens of each user: for this process, or for all with the same Redis."""
+    if quota is None:
+        return UnlimitedMeter()
+    if redis is None:
+        return MemoryMeter(quota.limit, window=quota.window)
+    return RedisMeter(
+        redis,
+        quota.limit,
+        window=quota.window,
+        on_error=quota.on_store_error,
+        on_unavailable=metrics.quota_store_failed,
     )

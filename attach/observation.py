@@ -12,7 +12,7 @@ from mem import Remembering
 from middleware import ObserveMiddleware, Recorder, TokenQuotaMiddleware
 from proxy import UpstreamError
 from store import Journal
-from usage import MemoryMeter, Meter, UnlimitedMeter
+from usage import Meter
 from wire import RequestReading
 
 from .errors import answer
@@ -76,13 +76,7 @@ def build_observation(
             commit_timeout=settings.observe.commit_timeout,
             status_of=_status_of,
         )
-    return Observation(settings=settings, recorder=recorder, meter=build_meter(settings))
-
-
-def build_meter(settings: Settings) -> Meter:
-    """What counts the tokens of each user."""
-    quota = settings.quota
-    return UnlimitedMeter() if quota is None else MemoryMeter(quota.limit, window=quota.window)
+    return Observation(settings=settings, recorder=recorder, meter=metering.meter)
 
 
 class ByteCounter:
