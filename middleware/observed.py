@@ -19,6 +19,8 @@ from .record import Ending, Recorder
 logger = logging.getLogger(__name__)
 
 TOP_UP = 256  # Tokens that a running stream asks for at a time.
+_COUNTED_TOGETHER = 8
+_LONG_PIECE = 1024
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -48,15 +50,18 @@ class ObservedExchange:
         "_end",
         "_estimator",
         "_filter",
+        "_is_last",
+        "_keep",
         "_kept",
-        "_last_frame",
         "_prompt",
         "_recorder",
         "_recording",
         "_refused_more",
         "_reservation",
+        "_running",
         "_sent",
         "_tokens",
+        "_uncounted",
         "begun",
         "content_encoding",
         "content_type",
@@ -89,7 +94,8 @@ class ObservedExchange:
         self._recorder = recorder
         self._recording: asyncio.Task[None] | None = None
         self._capture = Capture(recorder.capture_bytes)
-        self._last_frame: LastFrame | None = None
+        self._keep = self._capture.add
+        self._is_last: Callable[[bytes], bool] | None = None
         self._filter: UsageChunkFilter | None = None
         self._kept = self._sent = b""
         self._end: Callable[[Refusal], None] | None = None
@@ -99,7 +105,8 @@ class ObservedExchange:
         self._tokens = 0
         self._allowed: float = inf
         self._asking: asyncio.Task[None] | None = None
-        self._refused_more = self._cut = False
+        self._uncounted: list[bytes] = []
+        self._refused_more = self._cut = self._running = False
 
     # The quota's side.
 
@@ -155,7 +162,7 @@ class ObservedExchange:
             self._filter = UsageChunkFilter()
             headers = [field for field in headers if field[0] != b"content-length"]
         if not length_known:
-            self._last_frame = LastFrame(self.path)
+            self._is_last = LastFrame(self.path).seen
             if self._reservation is not None and (self.request.stream or self.content_type.startswith(_STREAMS)):
                 self._estimator = StreamEstimator(self.path)
                 self._allowed = max(self._reservation.granted - (self._prompt or 0), 0)
@@ -163,38 +170,24 @@ class ObservedExchange:
 
     def piece(self, piece: bytes, last: bool) -> bytes:
         try:
-            return self._look_at(piece, last)
+            if last or not self._running:
+                return self._rarely(piece, last)
+            self._keep(piece)
+            if self._is_last is not None and self._is_last(piece):
+                return self._hold(piece, last)
+            if self._filter is not None:
+                piece = self._filter.feed(piece)
+            if self._estimator is not None:
+                self._estimate(self._estimator, piece)
+                if self._tokens > self._allowed:
+                    piece = self._beyond(piece)
+                self._sent = piece or self._sent
+            return piece
         except Exception:
             # No answer is lost because somebody looked on.
             logger.exception("observe.failed", extra={"request_id": self.state["request_id"]})
-            self._last_frame = self._estimator = self._filter = None
-            self.holds = self.holds or (last and self._recording is None)
-            if not self.holds:
-                return piece
-            self._kept = self._kept or piece
-            return b""
-
-    def _look_at(self, piece: bytes, last: bool) -> bytes:
-        if self._cut:
-            return b""
-        if self._recording is not None:  # What follows the last frame changes nothing any more.
-            return self._passing(piece, last)
-        if piece:
-            if self.first_piece is None:
-                self.first_piece = time.perf_counter()
-            self._capture.add(piece)
-            if self._estimator is not None:
-                self._tokens = self._estimator.add(piece)
-        if last or (self._last_frame is not None and self._last_frame.seen(piece)):
-            self._kept = self._passing(piece, last)
-            self.holds = True
-            return b""
-        if self._filter is not None:
-            piece = self._filter.feed(piece)
-        if self._tokens > self._allowed:
-            piece = self._beyond(piece)
-        self._sent = piece or self._sent
-        return piece
+            self._is_last = self._estimator = self._filter = None
+            return self._hold(piece, last) if last and not self.holds and self._recording is None else piece
 
     async def commit(self) -> bytes:
         await self._record("done")
@@ -210,11 +203,39 @@ class ObservedExchange:
             elif self._reservation is not None:
                 await self._reservation.settle(0)
 
+    def _rarely(self, piece: bytes, last: bool) -> bytes:
+        """The first piece, the last one, and what comes when nothing is watched any more."""
+        if self._cut:
+            return b""
+        if self._recording is not None:  # What follows the last frame changes nothing any more.
+            return self._passing(piece, last)
+        if piece and self.first_piece is None:
+            self.first_piece = time.perf_counter()
+        self._running = True
+        if not last:
+            return self.piece(piece, last)
+        self._keep(piece)
+        return self._hold(piece, last)
+
+    def _hold(self, piece: bytes, last: bool) -> bytes:
+        """Keep the piece that completes the answer."""
+        self._running = False
+        self.holds = True
+        self._kept = self._passing(piece, last)
+        return b""
+
     def _passing(self, piece: bytes, last: bool) -> bytes:
         if self._filter is None:
             return piece
         piece = self._filter.feed(piece)
         return piece + self._filter.end() if last else piece
+
+    def _estimate(self, estimator: StreamEstimator, piece: bytes) -> None:
+        """Count several pieces at a time: a token or two sooner or later makes no difference."""
+        self._uncounted.append(piece)
+        if len(self._uncounted) >= _COUNTED_TOGETHER or len(piece) > _LONG_PIECE:
+            self._tokens = estimator.add(b"".join(self._uncounted))
+            self._uncounted.clear()
 
     async def _record(self, how: Literal["done", "aborted", "failed"], error: BaseException | None = None) -> None:
         if self._recording is None:
@@ -259,7 +280,7 @@ class ObservedExchange:
 
     def _cut_off(self) -> None:
         assert self._end is not None
-        self._cut = True
+        self._cut, self._running = True, False
         self._recorder.metrics.refused("midstream")
         logger.info("quota.stream_ended", extra={"request_id": self.state["request_id"], "tokens": self._tokens})
         self._end(OUT_OF_TOKENS)
