@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -180,9 +181,9 @@ class Desk:
             answer["workflow"] = list(await self._workflows.trace(task))
         return answer
 
-    async def change(self, task_id: str, timeout: float) -> None:
-        """Wait until it makes sense to look again."""
-        await self._dispatcher.change(task_id, timeout)
+    def change(self, task_id: str) -> asyncio.Event:
+        """What may be set when there is something new of a task. To be had before one looks at it."""
+        return self._dispatcher.change(task_id)
 
     async def token_for_worker(self, task_id: str) -> str:
         """A token for whoever works on a task, while it is not over. Raises `TaskNotFound`, `TaskEnded`."""
@@ -243,7 +244,7 @@ def read_request(body: bytes, *, key: str | None = None) -> Request:
     mem_id = _text(members, "mem_id", 255)
     if members.get("input") is None and mem_id is None:
         raise InvalidTask("Give input or mem_id.")
-    metadata = members.get("metadata") or {}
+    metadata = {} if members.get("metadata") is None else members["metadata"]
     if not isinstance(metadata, dict) or len(packed(metadata)) > MOST_METADATA_BYTES:
         raise InvalidTask("metadata is an object of at most 16 KiB.")
     return Request(

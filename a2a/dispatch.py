@@ -145,11 +145,9 @@ class Dispatcher:
         """There is something to do, or somebody is to be told."""
         self._wake.set()
 
-    async def change(self, task_id: str, timeout: float) -> None:
-        """Wait until this process has changed that task, or for `timeout` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._waiting.setdefault(task_id, asyncio.Event()).wait()
+    def change(self, task_id: str) -> asyncio.Event:
+        """What is set when this process next changes that task. To be had before one looks at it."""
+        return self._waiting.setdefault(task_id, asyncio.Event())
 
     def cancel(self, task_id: str) -> None:
         """End a call that is under way here."""

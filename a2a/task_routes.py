@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -93,6 +95,7 @@ async def _events(
 ) -> AsyncIterator[bytes]:
     silent = 0
     while not stopping():
+        change = desk.change(task_id)
         for step in await desk.steps(identity, task_id, after=after):
             after, silent = step.number, 0
             told = json.dumps({"task_id": task_id, **step.told()})
@@ -102,7 +105,9 @@ async def _events(
         silent += 1
         if silent % SILENT_LOOKS == 0:
             yield b": still here\n\n"
-        await desk.change(task_id, LOOK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await change.wait()
 
 
 def _post(router: APIRouter, path: str, endpoint: Callable[..., Awaitable[Response]]) -> None:
