@@ -15,7 +15,7 @@ from fastapi import HTTPException, Request
 
 GATEWAY = os.environ.get("ATTACH_GATEWAY", "http://127.0.0.1:8080").rstrip("/")
 MODEL = os.environ.get("ATTACH_MODEL", "")
-MOST_TOKENS = int(os.environ.get("ATTACH_MOST_TOKENS", "160"))
+MOST_TOKENS = int(os.environ.get("ATTACH_MOST_TOKENS", "128"))
 POLL_SECONDS = 0.3
 
 
@@ -36,10 +36,10 @@ class Gateway:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def ask_model(self, messages: list[dict[str, str]]) -> str:
-        """The model's answer to a chat."""
+    async def ask_model(self, messages: list[dict[str, str]], *, stop: str | None = None) -> str:
+        """The model's answer to a chat, up to `stop`."""
         model = MODEL or (await self._send("GET", "/v1/models"))["data"][0]["id"]
-        chat = {"model": model, "messages": messages, "max_tokens": MOST_TOKENS, "temperature": 0}
+        chat = {"model": model, "messages": messages, "max_tokens": MOST_TOKENS, "temperature": 0, "stop": stop}
         answer = await self._send("POST", "/v1/chat/completions", chat)
         return str(answer["choices"][0]["message"]["content"]).strip()
 

@@ -15,12 +15,10 @@ from fastapi import FastAPI, Request
 from gateway_client import Gateway, task_text
 
 # A small model goes on in the way that it is shown.
+PLAN = "1. Define a function that takes a list.\n2. Reverse the list and return it.\n3. Print it for [3, 1, 2]."
 EXAMPLE = [
-    {"role": "user", "content": "Plan in three short steps: Write Python to add two numbers"},
-    {
-        "role": "assistant",
-        "content": "1. Define a function with two parameters.\n2. Return their sum.\n3. Print it for 2 and 3.",
-    },
+    {"role": "user", "content": "Plan in three short steps: Write Python to reverse a list"},
+    {"role": "assistant", "content": PLAN},
 ]
 
 app = FastAPI(title="Planner", docs_url=None, redoc_url=None, openapi_url=None)
@@ -32,7 +30,7 @@ async def chat(request: Request) -> dict[str, Any]:
     wanted = await task_text(request)
     async with Gateway(request) as gateway:
         asked = {"role": "user", "content": f"Plan in three short steps: {wanted}"}
-        plan = await gateway.ask_model([*EXAMPLE, asked])
+        plan = await gateway.ask_model([*EXAMPLE, asked], stop="\n\n")
         mem_id = await gateway.remember("plan", plan)
         coder = await gateway.hand_over("coder", mem_id, wanted)
     result = coder["result"] if isinstance(coder["result"], dict) else {"answer": coder["result"]}
