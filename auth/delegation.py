@@ -32,11 +32,12 @@ class AgentScope(StrEnum):
     READ_TASKS = "attach:tasks.read"
     SEND_TASKS = "attach:tasks.send"
     WRITE_LOGS = "attach:logs.write"
+    CALL_AGENTS = "attach:agents"
 
     @classmethod
     def usual(cls) -> frozenset[str]:
         """What agents may do where the operator says nothing else."""
-        return frozenset(map(str, cls)) - {str(cls.WRITE_LOGS)}
+        return frozenset(map(str, cls)) - {str(cls.WRITE_LOGS), str(cls.CALL_AGENTS)}
 
     @classmethod
     def names_nothing(cls, scope: str) -> bool:

@@ -44,6 +44,7 @@ _THINKING = frozenset(
 _LOOKING = ("/api/ps", "/api/tags", "/api/version", "/models", "/v1/models")
 _EVENTS = "/mem/events"
 _TASKS = "/a2a/tasks"
+_AGENTS = "/a2a/agents/"
 _WHOLE: Mapping[tuple[str, str], AgentScope] = MappingProxyType(
     {
         ("POST", _EVENTS): AgentScope.WRITE_MEMORY,
@@ -107,6 +108,8 @@ class AgentMiddleware:
             _require(identity, AgentScope.CALL_ENGINE)
         elif method == "POST" and path == f"{_TASKS}/{identity.task_id}/token":
             pass  # The next token for the task that this one is for: nothing that it does not have already.
+        elif path.startswith(_AGENTS) and method in ("GET", "HEAD", "POST"):
+            _require(identity, AgentScope.CALL_AGENTS)
         elif method not in ("GET", "HEAD"):
             raise NotDelegated
         elif path == _EVENTS:

@@ -360,7 +360,7 @@ REFUSED = [
     ("POST", "/a2a/tasks/t1/cancel"),
     ("POST", "/a2a/tasks/t1/token"),
     ("GET", "/a2a/tasks/t1/token"),
-    ("POST", "/a2a/agents/coder"),
+    ("DELETE", "/a2a/agents/coder/v1/tasks/t/pushNotificationConfigs/p"),
     ("GET", "/usage"),
     ("GET", "/metrics"),
     ("POST", "/auth/siwe"),
@@ -385,9 +385,17 @@ async def test_what_stands_in_no_rule_is_the_users_own_affair(method: str, targe
     assert await ask(method, target, identity=ALICE) == "passed"
 
 
-async def test_logs_are_written_by_agents_that_the_operator_lets() -> None:
-    assert await ask("POST", "/v1/logs") == "attach:logs.write"
-    assert await ask("POST", "/v1/logs", identity=replace(PLANNER, scopes=frozenset(AgentScope))) == "passed"
+@pytest.mark.parametrize(
+    ("method", "target", "scope"),
+    [
+        ("POST", "/v1/logs", "attach:logs.write"),
+        ("POST", "/a2a/agents/coder", "attach:agents"),
+        ("GET", "/a2a/agents/coder/.well-known/agent-card.json", "attach:agents"),
+    ],
+)
+async def test_what_is_not_usual_is_for_agents_that_the_operator_lets(method: str, target: str, scope: str) -> None:
+    assert await ask(method, target) == scope
+    assert await ask(method, target, identity=replace(PLANNER, scopes=frozenset(AgentScope))) == "passed"
 
 
 async def test_tasks_and_events_below_its_own_are_an_agents_too() -> None:
