@@ -358,7 +358,7 @@ REFUSED = [
     ("GET", "/a2a/tasks/status/t2"),
     ("GET", "/a2a/tasks/t2/events"),
     ("POST", "/a2a/tasks/t1/cancel"),
-    ("POST", "/a2a/tasks/t1/token"),
+    ("POST", "/a2a/tasks/t2/token"),
     ("GET", "/a2a/tasks/t1/token"),
     ("DELETE", "/a2a/agents/coder/v1/tasks/t/pushNotificationConfigs/p"),
     ("GET", "/usage"),
@@ -396,6 +396,10 @@ async def test_what_stands_in_no_rule_is_the_users_own_affair(method: str, targe
 async def test_what_is_not_usual_is_for_agents_that_the_operator_lets(method: str, target: str, scope: str) -> None:
     assert await ask(method, target) == scope
     assert await ask(method, target, identity=replace(PLANNER, scopes=frozenset(AgentScope))) == "passed"
+
+
+async def test_an_agent_may_ask_for_its_own_tasks_next_token() -> None:
+    assert await ask("POST", "/a2a/tasks/t1/token") == "passed"
 
 
 async def test_tasks_and_events_below_its_own_are_an_agents_too() -> None:
