@@ -228,7 +228,8 @@ class Desk:
         except WorkflowsDown:
             await self._store.drop(task.id, self._dispatcher.worker)
             raise
-        self._dispatcher.start(task)
+        await self._store.call(task.id, self._dispatcher.worker, 1, state="queued")
+        self._dispatcher.start(replace(task, attempts=1))
         return task
 
 

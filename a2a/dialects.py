@@ -10,7 +10,8 @@ from typing import Any
 from .calls import Reply
 from .tasks import Outcome, Task, failure
 
-POLL_SECONDS = 1.0
+FIRST_POLL_SECONDS = 0.1
+MOST_POLL_SECONDS = 2.0
 
 # Sends a body with some more header fields, and gives the answer.
 Ask = Callable[[bytes, Mapping[str, str]], Awaitable[Reply]]
@@ -65,7 +66,7 @@ def outcome_of(reply: Reply) -> Outcome:
     return failure(code, detail, status=reply.status, body=reply.content())
 
 
-async def ask_a2a(task: Task, ask: Ask, *, poll: float = POLL_SECONDS) -> Outcome:
+async def ask_a2a(task: Task, ask: Ask) -> Outcome:
     """Put a task to an agent that speaks A2A over JSON-RPC, 1.0 or 0.3, and wait until it has ended there.
 
     The call says itself which of the two the agent speaks: the one that it does not know it has not begun either.
@@ -75,8 +76,10 @@ async def ask_a2a(task: Task, ask: Ask, *, poll: float = POLL_SECONDS) -> Outcom
     if not v1:
         params = {"message": _message(task, v1=False), "configuration": {"blocking": True}}
         reply = await ask(_rpc(task.id, "message/send", params), {})
+    poll = FIRST_POLL_SECONDS
     while (waiting := _unfinished(reply)) is not None:
         await asyncio.sleep(poll)
+        poll = min(2 * poll, MOST_POLL_SECONDS)
         method, fields = ("GetTask", _V1) if v1 else ("tasks/get", {})
         reply = await ask(_rpc(task.id, method, {"id": waiting}), fields)
     return _a2a_outcome(reply)

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
+from weakref import WeakValueDictionary
 
 from store import DatabaseError
 
@@ -115,7 +116,7 @@ class Dispatcher:
         self._running: dict[str, _Run] = {}
         self._changes: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._loop: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:

@@ -29,7 +29,7 @@ from .tasks import (
     packed,
 )
 
-LEASE_SECONDS = 15.0
+LEASE_SECONDS = 10.0
 MOST_STEPS = 1000
 MOST_LINKS = 32  # More than a chain of tasks can have.
 
@@ -162,10 +162,10 @@ class TaskStore:
         """Say that work on it has begun. False: it is not this worker's any more."""
         return await self._change(task_id, worker, ("started", "in_progress", {}), state="in_progress")
 
-    async def call(self, task_id: str, worker: str, attempt: int) -> bool:
+    async def call(self, task_id: str, worker: str, attempt: int, *, state: State = "in_progress") -> bool:
         """Say that the target is about to be called. False: it is not this worker's any more, and must not be."""
-        detail = {"attempt": attempt}
-        return await self._change(task_id, worker, ("called", "in_progress", detail), attempts=attempt, sent=True)
+        happened: _Happened = ("called", state, {"attempt": attempt})
+        return await self._change(task_id, worker, happened, attempts=attempt, sent=True)
 
     async def note(self, task_id: str, worker: str, name: str, detail: Mapping[str, Any]) -> bool:
         """Say what else happened."""

@@ -1,6 +1,7 @@
 """Agents, targets, tasks and workflows: what the operator says of them."""
 
 import re
+from importlib.util import find_spec
 
 from a2a.settings import AgentRules, TaskSettings, TemporalSettings
 from auth import AgentScope
@@ -107,6 +108,8 @@ def _temporal(environment: Environment) -> TemporalSettings:
     for name in workflows:
         if not _NAME.fullmatch(name):
             environment.fault("TEMPORAL_WORKFLOWS", f"has {name!r}, which names no workflow", "list workflow types")
+    if workflows and find_spec("temporalio") is None:
+        environment.fault("TEMPORAL_WORKFLOWS", "needs an extra", "pip install 'attach-dev[temporal]'")
     ca_file = environment.ca_file("TEMPORAL_CA_FILE")
     return TemporalSettings(
         address=address,

@@ -22,6 +22,7 @@ from a2a.targets import Targets
 from a2a.task_routes import UNKEPT, issued, task_routes
 from a2a.task_store import TaskStore
 from a2a.task_tables import SCHEMA
+from a2a.workflows import TemporalWorkflows
 from auth import AgentScope, AuthError, Identity, InsufficientScope, credential
 from store import Database
 
@@ -78,9 +79,11 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp) -> Ta
     hop = Hop(ours, delegation=sign_in.delegation, signer=sign_in.agent_signer, client=exchange_client)
     engine = InProcessEngine(engine_path, answer=answer, max_bytes=ours.max_result_bytes)
     carrier = TaskCarrier(ours, client=client, hop=hop, engine=engine, recall=_recall_nothing)
+    workflows = _workflows(settings, store)
     dispatcher = Dispatcher(
         store,
         carrier,
+        watcher=workflows,
         max_attempts=ours.max_attempts,
         concurrency=ours.concurrency,
         keep=ours.keep,
@@ -96,6 +99,7 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp) -> Ta
         hop=hop,
         may_call_engine=_engine_rule(settings),
         knows_event=_knows_nothing,
+        workflows=workflows,
     )
     tasks = Tasks(
         router=APIRouter(),
@@ -135,6 +139,12 @@ class WorkerKeyMiddleware:
             return hmac.compare_digest(credential(scope["headers"]).encode(), self.key)
         except (AuthError, UnicodeError):
             return False
+
+
+def _workflows(settings: Settings, store: TaskStore) -> TemporalWorkflows | None:
+    """Without the extra, which settings were checked for, there is nothing that could start one."""
+    temporal = settings.tasks.temporal
+    return TemporalWorkflows(temporal, store) if temporal.workflows else None
 
 
 def _own_urls(settings: Settings) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +68,16 @@ class Place:
 
 @asynccontextmanager
 async def place(
-    directory: Path, *, engine: Script = chat, agent: Script = chat, **variables: str
+    directory: Path,
+    *,
+    engine: Script = chat,
+    agent: Script = chat,
+    environ: Mapping[str, str] | None = None,
+    **variables: str,
 ) -> AsyncIterator[Place]:
     """`{agent}` in a variable is the agent's URL."""
     async with Issuer.start() as issuer, Engine(engine) as model, Engine(agent) as other:
-        given = {"A2A_AGENTS": "coder={agent}/run", "A2A_WORKER_KEY": WORKER_KEY, **variables}
+        given = {"A2A_AGENTS": "coder={agent}/run", "A2A_WORKER_KEY": WORKER_KEY, **variables, **(environ or {})}
         told = {name: value.replace("{agent}", other.url) for name, value in given.items()}
         settings = settings_for(issuer, model.url, ATTACH_DATA_DIR=str(directory / "data"), **told)
         async with serve_gateway(settings) as gateway, client_of(gateway.url) as client:
