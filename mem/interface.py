@@ -138,10 +138,17 @@ class MemoryFault(Exception):
         MemoryOff           503 memory_off
         MemoryUnavailable   503 memory_unavailable
         NoSuchEvent         404 not_found
-        NotTheOwner         403 owner_only
         InvalidMemory       422 invalid_input
+        MemoryTooLarge      413 too_large
     ```
     """
+
+
+class MemoryOff(MemoryFault):
+    """The operator has nothing remembered."""
+
+    def __init__(self) -> None:
+        super().__init__("Nothing is remembered here: the operator has memory turned off.")
 
 
 class MemoryUnavailable(MemoryFault):
@@ -154,6 +161,32 @@ class MemoryUnavailable(MemoryFault):
     def __init__(self, sentence: str = "Memory cannot be reached now.", *, retry_after: float | None = None) -> None:
         super().__init__(sentence)
         self.retry_after = retry_after
+
+
+class NoSuchEvent(MemoryFault):
+    """There is none, or it is somebody else's."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no event with this id in your memory.")
+
+
+class InvalidMemory(MemoryFault):
+    """What was sent to be kept does not fit.
+
+    Attributes:
+        fields: For each that does not, its path and what is wrong with it.
+    """
+
+    def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
+        super().__init__(f"Some fields do not fit: {', '.join(name for name, _ in fields[:20])}.")
+        self.fields = tuple(fields)
+
+
+class MemoryTooLarge(MemoryFault):
+    """More was sent than is read."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The body is larger than {most} bytes: send it in parts.")
 
 
 class Remembering(Protocol):

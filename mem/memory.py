@@ -166,6 +166,10 @@ class Memory(Remembering):
         """As `MemoryReader.events`."""
         return await self._reader.events(query)
 
+    async def is_followed(self, query: EventQuery, last: str) -> bool:
+        """Whether there is more for `query` behind the event `last` of a page."""
+        return bool(await self._reader.events(replace(query, limit=1, before=last)))
+
     async def event(self, owner: Owner, id: str) -> MemoryEvent | None:  # noqa: A002 - as the event calls it
         """As `MemoryReader.event`."""
         return await self._reader.event(owner, id)
