@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from auth import SigningKeyError
 
-from . import command_line, commands
+from . import command_line, commands, memory_command
 from .dev import DevError
 from .faults import ConfigurationError
 from .listener import CannotListen
@@ -19,6 +19,7 @@ COMMANDS = {
     "token": commands.token,
     "keys": commands.keys,
     "check": commands.check,
+    "memory": memory_command.memory,
 }
 
 

@@ -16,6 +16,7 @@ examples:
   attach-gateway check                     say what it would run with, and whether issuer and engine answer
   attach-gateway token --user alice        another token for a gateway in dev mode
   attach-gateway keys rotate               a new key of the gateway's own signs from now on
+  attach-gateway memory tail               what was asked and answered lately
   attach-gateway COMMAND --help            everything about one command
 """
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     keys = _command(commands, "keys", "replace the key that the gateway signs with", "attach-gateway keys rotate")
     keys.add_argument("action", choices=["rotate"], help="a new key signs; the old one is believed for another day")
     _command(commands, "check", "show the settings in force and what answers", "attach-gateway check")
+    _add_memory(commands)
     return parser
 
 
@@ -71,6 +73,17 @@ def _add_dev(commands: _Commands) -> None:
     _add_listening(dev)
     dev.add_argument("--demo", action="store_true", help="with two agents, and a page to watch them at work")
     dev.add_argument("--workers", type=_count, default=1, help=argparse.SUPPRESS)
+
+
+def _add_memory(commands: _Commands) -> None:
+    memory = _command(
+        commands, "memory", "show what is remembered, out of the store", "attach-gateway memory search turtles"
+    )
+    memory.add_argument("action", choices=["tail", "search", "export"], help="the last events; some words; everything")
+    memory.add_argument("words", nargs="*", metavar="WORD", help="what `search` looks for")
+    memory.add_argument("--user", metavar="NAME", help="this user's only")
+    memory.add_argument("--limit", type=_count, default=20, metavar="N", help="how many events (default 20)")
+    memory.add_argument("--json", action="store_true", help="an event a line, as `export` always does")
 
 
 def _command(commands: _Commands, name: str, about: str, example: str) -> argparse.ArgumentParser:

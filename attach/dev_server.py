@@ -13,6 +13,7 @@ from .demo import DEMO, DemoAgents, with_agents
 from .dev import DEV_USER, DevEngine, dev_engine, mint, progress_line
 from .gateway import create_app
 from .listener import address_of
+from .memory import describe
 from .server import GatewayServer, build_server
 from .settings import DevSettings, Settings
 
@@ -62,7 +63,15 @@ async def _watch(server: GatewayServer, engine: DevEngine, settings: Settings, l
     address = f"http://{address_of(listener)}"
     token = mint(settings.data_dir, DEV_USER)
     page = f"{address}{DEMO}#token={token}" if demo else None
-    print(banner(address=address, token=token, engine=engine, data_dir=settings.data_dir, demo=page), flush=True)  # noqa: T201
+    text = banner(
+        address=address,
+        token=token,
+        engine=engine,
+        data_dir=settings.data_dir,
+        remembered=describe(settings),
+        demo=page,
+    )
+    print(text, flush=True)  # noqa: T201
     await engine.died.wait()
     print("The embedded engine ended by itself: stopping.", file=sys.stderr)  # noqa: T201
     server.drain()

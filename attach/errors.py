@@ -28,6 +28,7 @@ from auth import (
     SignInUnavailable,
     TooManyAgents,
 )
+from mem import InvalidMemory, MemoryOff, MemoryTooLarge, MemoryUnavailable, NoSuchEvent
 from middleware import ForeignHost, InvalidOption, MalformedPath, UnreadableEncoding, WebSocketRefused
 from proxy import (
     ClientLeft,
@@ -75,6 +76,17 @@ def answer(exc: Exception) -> Refusal | None:
             return _refusal(400, "prompt_exceeds_quota", exc)
         case MeterUnavailable():
             return _refusal(503, "quota_unavailable", exc, {"Retry-After": "1"})
+        case MemoryOff():
+            return _refusal(503, "memory_off", exc)
+        case MemoryUnavailable(retry_after=seconds):
+            return _refusal(503, "memory_unavailable", exc, {"Retry-After": str(ceil(seconds or 5))})
+        case NoSuchEvent():
+            return _refusal(404, "not_found", exc)
+        case MemoryTooLarge():
+            return _refusal(413, "too_large", exc)
+        case InvalidMemory(fields=fields):
+            listed = [{"field": name, "problem": problem} for name, problem in fields]
+            return Refusal(status=422, code="invalid_input", detail=str(exc), extra={"fields": listed})
         case Unsupported():
             return _refusal(501, "not_supported", exc)
         case UpstreamUnreachable():

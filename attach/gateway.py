@@ -42,6 +42,7 @@ from store import Journal, open_redis, redis_answers
 
 from .agents import build_agents
 from .demo import demo_routes
+from .memory import build_memory
 from .metering import build_metering
 from .metrics_page import MetricsPage
 from .observation import build_observation
@@ -107,12 +108,13 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
     are workers of one: each shows the sums of all.
     """
     transport = build_transport(settings)
-    journal = Journal(settings.data_dir)
+    journal = Journal(settings.data_dir, patient=not settings.did.possible)  # A sign-in may need it; memory can wait.
     redis = None if settings.redis is None else open_redis(settings.redis)
     sign_in = build_sign_in(settings, journal, redis)
     metering = build_metering(settings, journal, redis, metrics_dir=metrics_dir)
     engine = EngineProxy(transport, settings.engine, signer=sign_in.signer, trusted_proxies=settings.trusted_proxies)
-    observation = build_observation(settings, journal, metering)
+    memory = build_memory(settings, journal, metering.outbox)
+    observation = build_observation(settings, journal, metering, memory.memory)
     engine_path = observation.around(engine)
     issuer_client = build_issuer_client()
     verifier = build_verifier(settings, issuer_client, sign_in, on_fetch=metering.metrics.keys_fetched)
@@ -124,10 +126,11 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
         short_of={
             "some_issuer_keys": partial(_has_keys, verifier.check),
             "not_metered": metering.as_wanted,
+            "memory": memory.is_sound,
             **({} if redis is None else {"redis": partial(redis_answers, redis)}),
         },
     )
-    keeps_record = sign_in.journal is not None or metering.on or bool(settings.tasks.agents)
+    keeps_record = sign_in.journal is not None or metering.on or memory.on or bool(settings.tasks.agents)
     page = MetricsPage(metering.metrics, readiness=readiness, journal=journal if keeps_record else None)
     agents = build_agents(settings, sign_in, journal)
     tasks = build_tasks(settings, sign_in, engine_path)
@@ -146,6 +149,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
                 await stack.enter_async_context(journal)
             await stack.enter_async_context(sign_in.running())
             await stack.enter_async_context(metering.running())
+            await stack.enter_async_context(memory.running())
             await stack.enter_async_context(observation.running())
             stack.push_async_callback(verifier.aclose)
             await stack.enter_async_context(agents.running())
@@ -180,7 +184,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
         ),
         Middleware(SessionMiddleware),
         Middleware(ScopeMiddleware, rules=settings.scopes),
-        Middleware(AgentMiddleware, is_reserved=is_reserved, is_child=tasks.is_child),
+        Middleware(AgentMiddleware, is_reserved=is_reserved, is_child=tasks.is_child, is_event_of=memory.is_event_of),
         Middleware(EngineMiddleware, engine=engine_path),
     ]
     app = Gateway(
@@ -201,6 +205,7 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
         agents.router,
         tasks.router,
         *([] if settings.dev is None else [demo_routes()]),
+        memory.routes(),
     ]
     for router in routers:
         app.include_router(router)

@@ -7,6 +7,7 @@ from typing import Self, get_args
 
 from a2a.settings import TaskSettings
 from auth import DIDSettings, ExchangeSettings, GatewayIssuer, OIDCSettings, SigningKeyError, issuer_of_pem
+from mem import MemorySettings
 from middleware import LogFormat, ScopeRules
 from proxy import EngineSettings, Network
 from store import RedisSettings
@@ -17,6 +18,7 @@ from .environment import Environment
 from .exchange_settings import exchange_settings
 from .faults import ConfigurationError
 from .issuer_settings import issuer_settings
+from .memory_settings import memory_settings
 from .quota_settings import ObserveSettings, observe_settings, quota_settings
 from .redis_settings import redis_settings
 from .scope_settings import scope_rules
@@ -72,6 +74,7 @@ class Settings:
         quota: How many tokens each user may use; None: as many as he likes.
         observe: How exchanges are looked at, where a quota, usage or memory is on.
         usage: Where usage goes.
+        memory: What is remembered.
         outbox_max: How many things may wait for each place that is to get them.
     """
 
@@ -95,6 +98,7 @@ class Settings:
     quota: QuotaSettings | None = None
     observe: ObserveSettings = field(default_factory=ObserveSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     outbox_max: int = 1_000_000
     outbox_max_bytes: int = 1024 * 1024 * 1024
     signing_key: str | None = field(default=None, repr=False)
@@ -169,6 +173,7 @@ class Settings:
             quota=quota_settings(environment),
             observe=observe_settings(environment),
             usage=usage_settings(environment),
+            memory=memory_settings(environment),
             outbox_max=environment.count("OUTBOX_MAX", least=100, most=100_000_000),
             outbox_max_bytes=environment.size("OUTBOX_MAX_BYTES"),
             signing_key=_signing_key(environment),

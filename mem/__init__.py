@@ -1,7 +1,8 @@
 """What was asked and answered, kept for its owner."""
 
 from .exchange import exchange_event
-from .forms import Caller
+from .factory import backend_names, build_backend, is_backend
+from .forms import Caller, json_of_event
 from .interface import (
     EventKind,
     EventQuery,
@@ -20,8 +21,10 @@ from .interface import (
     Session,
     State,
     event_id,
+    is_event_id,
 )
 from .memory import Memory
+from .reader import page_of, search_in, users_of
 from .redact import Redactor
 from .routes import memory_routes
 from .settings import MemorySettings, Redaction
@@ -48,7 +51,15 @@ __all__ = [
     "Removal",
     "Session",
     "State",
+    "backend_names",
+    "build_backend",
     "event_id",
     "exchange_event",
+    "is_backend",
+    "is_event_id",
+    "json_of_event",
     "memory_routes",
+    "page_of",
+    "search_in",
+    "users_of",
 ]

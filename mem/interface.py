@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import sqlite3
 import time
@@ -15,6 +16,7 @@ State = Literal["done", "aborted", "error", "truncated"]
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 EXCHANGES: frozenset[str] = frozenset({"chat", "completion", "embedding"})
 MOST_IN_PAGE = 1000
+_EVENT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def event_id(timestamp: float | None = None) -> str:
@@ -26,6 +28,11 @@ def event_id(timestamp: float | None = None) -> str:
     milliseconds, fraction = divmod(ticks, 4096)
     digits = f"{milliseconds:012x}7{fraction:03x}{0x8 | secrets.randbits(2):x}{secrets.randbits(60):015x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def is_event_id(text: str) -> bool:
+    """Whether `text` can be an event's id, as `event_id` writes it."""
+    return _EVENT_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,23 @@ class JournalReader(MemoryReader):
             raise MemoryUnavailable(retry_after=1) from error
 
 
+def page_of(connection: sqlite3.Connection, query: EventQuery) -> list[MemoryEvent]:
+    """As `MemoryReader.events`, for a connection to the journal."""
+    return _page(query, connection)
+
+
+def search_in(connection: sqlite3.Connection, owner: Owner, words: str, limit: int) -> list[MemoryEvent]:
+    """As `MemoryReader.search`, for a connection to the journal."""
+    phrases = phrases_in(words)
+    return _found(owner, phrases, limit, connection) if phrases else []
+
+
+def users_of(connection: sqlite3.Connection) -> list[str]:
+    """Everybody of whom something is remembered."""
+    rows = connection.execute("SELECT user FROM mem_owners WHERE user IS NOT NULL ORDER BY user")
+    return [user for (user,) in rows]
+
+
 def _page(query: EventQuery, connection: sqlite3.Connection) -> list[MemoryEvent]:
     owner = owner_of(connection, query.owner.user)
     if owner is None:

@@ -21,6 +21,7 @@ from .interface import (
     MemoryTooLarge,
     NoSuchEvent,
     Owner,
+    is_event_id,
 )
 from .memory import Memory
 
@@ -139,7 +140,7 @@ class MemoryEndpoints:
         caller, owner = self._caller(request), self._owner(request)
         if id in caller.events:  # It was handed to this agent, wherever it comes from.
             owner = Owner(user=caller.user)
-        event = await self._on.event(owner, id) if _is_id(id) else None
+        event = await self._on.event(owner, id) if is_event_id(id) else None
         if event is None:
             raise NoSuchEvent
         return event
@@ -187,13 +188,6 @@ def _answer(content: Any, status: int = 200, headers: dict[str, str] | None = No
 
 def _timestamp(moment: datetime) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _is_id(text: str) -> bool:
-    try:
-        return len(bytes.fromhex(text.replace("-", ""))) == 16
-    except ValueError:
-        return False
 
 
 async def _first(events: AsyncIterator[MemoryEvent]) -> AsyncIterator[MemoryEvent]:

@@ -2,7 +2,7 @@
 
 from .database import Database, DatabaseError, Schema
 from .delivery import Deliver, Delivery, DeliveryFailed, Pace, Rejected
-from .journal import Change, Journal, JournalError
+from .journal import Change, Journal, JournalError, open_for_reading
 from .once import JournalOnce, MemoryOnce, OnceStore, OnceUnavailable
 from .outbox import Entry, Outbox, Waiting, waiting
 from .redis import RedisSettings, RedisUnavailable, open_redis, redis_answers, redis_errors, redis_extra_installed
@@ -30,6 +30,7 @@ __all__ = [
     "Rejected",
     "Schema",
     "Waiting",
+    "open_for_reading",
     "open_redis",
     "redis_answers",
     "redis_errors",

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
-from .reader import Readers
+from .reader import Readers, open_reader
 from .schema import MIGRATIONS, NewerSchema, Step, migrate
 
 logger = logging.getLogger(__name__)
@@ -239,6 +239,20 @@ def _open(path: Path, migrations: Sequence[Step]) -> sqlite3.Connection:
     except JournalError:
         connection.close()
         raise
+    return connection
+
+
+def open_for_reading(directory: Path) -> sqlite3.Connection:
+    """A connection to the journal there that cannot write, for a program that only looks. Raises `JournalError`."""
+    path = directory / JOURNAL_FILE
+    try:
+        connection = open_reader(path)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise JournalError(f"{path} cannot be read: {error}") from error
+    if version != len(MIGRATIONS):
+        connection.close()
+        raise JournalError(f"{path} is of another version of the gateway: start this one once, or use that one")
     return connection
 
 

@@ -66,7 +66,7 @@ class Readers:
         connection: sqlite3.Connection | None = None
         while (job := self._queries.get()) is not None:
             try:
-                connection = connection or _open(self._path)
+                connection = connection or open_reader(self._path)
                 result = self._answer(connection, job)
             except Exception as error:  # noqa: BLE001 - raised again where the query was asked
                 self._tell(job, None, error)
@@ -127,7 +127,7 @@ def _settle(done: asyncio.Future[Any], result: object, error: Exception | None) 
         done.set_exception(error)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_SECONDS
     )

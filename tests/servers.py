@@ -197,6 +197,7 @@ def environ_for(issuer: Issuer, engine_url: str, **variables: str) -> dict[str, 
     return {
         "OIDC_ISSUER": issuer.url,
         "OIDC_AUD": issuer.audience,
+        "MEM_BACKEND": "none",
         "ENGINE_URL": engine_url,
         "DRAIN_DELAY": "0",
         "SHUTDOWN_GRACE": "5",
