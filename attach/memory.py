@@ -39,10 +39,10 @@ class Remembrance:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """To be open while the gateway serves, within its journal."""
-        logger.info("memory.kept", extra={"what": describe(self.settings)})
         if self.memory is None:
             yield
             return
+        logger.info("memory.kept", extra={"what": describe(self.settings)})
         async with self.memory:
             yield
 

@@ -52,7 +52,7 @@ async def answering(received: Received, connection: Connection) -> None:
 @asynccontextmanager
 async def remembering(directory: Path, **variables: str) -> AsyncIterator[tuple[Stand, httpx.AsyncClient]]:
     async with AsyncExitStack() as stack:
-        options = {"MEM_BACKEND": "sqlite", "ATTACH_DATA_DIR": str(directory), **variables}
+        options: dict[str, Any] = {"MEM_BACKEND": "sqlite", "ATTACH_DATA_DIR": str(directory), **variables}
         stand = await stack.enter_async_context(standing(answering, **options))
         client = await stack.enter_async_context(client_of(stand.gateway.url))
         client.headers.update(bearer(stand.token))
