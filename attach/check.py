@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -9,6 +10,7 @@ import httpx
 
 from auth import IssuerUnavailable
 from proxy import EngineProxy, EngineTransport
+from store import RedisSettings, open_redis, redis_answers
 
 from .gateway import build_issuer_client, build_transport, build_verifier
 from .settings import Settings
@@ -32,6 +34,7 @@ async def report(settings: Settings) -> tuple[str, bool]:
             "issuer": lambda: _issuer(settings, client),
             "engine": lambda: _engine(settings, transport),
             "data dir": lambda: _data_dir(settings),
+            **({} if settings.redis is None else {"redis": partial(_redis, settings.redis)}),
         }
         faults = await asyncio.gather(*(check() for check in checks.values()))
     lines = [f"{name}: {fault or 'ok'}" for name, fault in zip(checks, faults, strict=True)]
@@ -53,6 +56,14 @@ async def _engine(settings: Settings, transport: EngineTransport) -> str | None:
     if await EngineProxy(transport, settings.engine).probe(timeout=settings.engine.connect_timeout):
         return None
     return f"nothing answers at {settings.engine.url}; start it, or set ENGINE_URL"
+
+
+async def _redis(settings: RedisSettings) -> str | None:
+    redis = open_redis(settings)
+    try:
+        return None if await redis_answers(redis) else "it does not answer; start it, or see to REDIS_URL"
+    finally:
+        await redis.aclose()
 
 
 async def _data_dir(settings: Settings) -> str | None:

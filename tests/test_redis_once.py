@@ -12,13 +12,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from attach.check import report
 from store import OnceUnavailable, RedisOnce, open_redis, redis_answers
 from store.redis_once import _INDEX, _SLACK_SECONDS
 from tests.clock import Clock
 from tests.dids import AUDIENCE, account, person
 from tests.gateways import Stand, standing
 from tests.redis_server import RedisServer, redis_server
-from tests.servers import hello
+from tests.servers import hello, settings_for
 
 JWT_IDS = itertools.count()
 
@@ -217,3 +218,13 @@ async def test_while_redis_is_down_nobody_signs_in_and_everybody_hears_why(serve
         assert (ready.status, ready.json()) == (200, {"status": "degraded", "reasons": ["redis"]})
         await server.start()
         assert (await one.ask("GET", "/x", token=fresh)).status == 200
+
+
+async def test_the_check_says_whether_redis_answers(server: RedisServer, tmp_path: Path) -> None:
+    async with standing(REDIS_URL=server.url, ATTACH_DATA_DIR=str(tmp_path)) as stand:
+        wanted = settings_for(stand.issuer, stand.engine.url, REDIS_URL=server.url, ATTACH_DATA_DIR=str(tmp_path))
+        told, good = await report(wanted)
+        assert (good, "redis: ok" in told.splitlines()) == (True, True)
+        await server.kill()
+        told, good = await report(wanted)
+        assert (good, "redis: it does not answer" in told) == (False, True)
