@@ -12,8 +12,7 @@ from mem import Remembering
 from middleware import ObserveMiddleware, Recorder, TokenQuotaMiddleware
 from proxy import UpstreamError
 from store import Journal
-from usage import Meter
-from wire import RequestReading
+from usage import Meter, TokenCounter
 
 from .errors import answer
 from .metering import Metering
@@ -55,6 +54,7 @@ class Observation:
         if self.recorder is None:
             yield
             return
+        self.recorder.counter.start()
         async with self.recorder:
             yield
 
@@ -67,7 +67,7 @@ def build_observation(
     if metering.on or memory is not None:
         recorder = Recorder(
             journal=journal,
-            counter=ByteCounter(),
+            counter=TokenCounter(settings.observe.encoding),
             metrics=metering.metrics,
             usage=metering.usage if metering.on else None,
             memory=memory,
@@ -77,14 +77,6 @@ def build_observation(
             status_of=_status_of,
         )
     return Observation(settings=settings, recorder=recorder, meter=metering.meter)
-
-
-class ByteCounter:
-    async def count_prompt(self, request: RequestReading) -> int:
-        return sum(len(text) for text in request.texts)
-
-    def count(self, text: str) -> int:
-        return len(text)
 
 
 def _status_of(error: BaseException) -> int | None:

@@ -11,7 +11,7 @@ from .observe import ObserveMiddleware
 from .observed import ObservedExchange
 from .path import MalformedPath, PathMiddleware, canonical_path, loosest_path
 from .quota import TokenQuotaMiddleware, rate_limit_fields
-from .record import Counter, Recorder
+from .record import Recorder
 from .scopes import ScopeMiddleware, ScopeRules
 from .session import InvalidOption, SessionMiddleware, session_id
 from .websocket import WebSocketMiddleware, WebSocketRefused
@@ -23,7 +23,6 @@ __all__ = [
     "AuthMiddleware",
     "Belongs",
     "CORSMiddleware",
-    "Counter",
     "ErrorMiddleware",
     "ForeignHost",
     "InvalidOption",

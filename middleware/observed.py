@@ -19,6 +19,7 @@ from .record import Ending, Recorder
 logger = logging.getLogger(__name__)
 
 TOP_UP = 256  # Tokens that a running stream asks for at a time.
+_LOADING_SECONDS = 5.0
 _COUNTED_TOGETHER = 8
 _LONG_PIECE = 1024
 
@@ -45,6 +46,7 @@ class ObservedExchange:
     __slots__ = (
         "_allowed",
         "_asking",
+        "_by_bytes",
         "_capture",
         "_cut",
         "_end",
@@ -100,6 +102,7 @@ class ObservedExchange:
         self._kept = self._sent = b""
         self._end: Callable[[Refusal], None] | None = None
         self._prompt: int | None = None
+        self._by_bytes = False
         self._reservation: Reservation | None = None
         self._estimator: StreamEstimator | None = None
         self._tokens = 0
@@ -113,8 +116,18 @@ class ObservedExchange:
     async def count_prompt(self) -> int:
         """Tokens of the prompt, by our own count; counted once."""
         if self._prompt is None:
+            self._by_bytes = not self._recorder.counter.ready
             self._prompt = await self._recorder.counter.count_prompt(self.request)
         return self._prompt
+
+    async def count_prompt_again(self) -> bool:
+        """Whether the prompt is counted better now: right after a start, only its bytes can be."""
+        counter = self._recorder.counter
+        if not self._by_bytes or not await asyncio.to_thread(counter.wait, _LOADING_SECONDS):
+            return False
+        self._prompt = None
+        await self.count_prompt()
+        return True
 
     def reserved(self, reservation: Reservation) -> None:
         """Watch that what is generated keeps within `reservation`, and settle that in the end."""

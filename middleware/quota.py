@@ -6,7 +6,7 @@ from math import ceil
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from usage import Meter, PromptExceedsQuota, QuotaExceeded, Standing
+from usage import Meter, PromptExceedsQuota, QuotaExceeded, Reservation, Standing
 
 from .observed import ObservedExchange
 
@@ -29,11 +29,8 @@ class TokenQuotaMiddleware:
         exchange: ObservedExchange | None = scope["state"].get("observer")
         if exchange is not None:
             fields: Fields = scope["state"]["answer_fields"]
-            prompt = await exchange.count_prompt()
-            request = exchange.request
-            expected = 0 if request.operation == "embedding" else request.max_output
             try:
-                reservation = await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
+                reservation = await self._reserve(exchange)
             except (QuotaExceeded, PromptExceedsQuota) as refused:
                 exchange.refused("window" if isinstance(refused, QuotaExceeded) else "prompt")
                 fields += rate_limit_fields(
@@ -43,6 +40,18 @@ class TokenQuotaMiddleware:
             exchange.reserved(reservation)
             fields += rate_limit_fields(reservation.standing)
         await self.app(scope, receive, send)
+
+    async def _reserve(self, exchange: ObservedExchange) -> Reservation:
+        request = exchange.request
+        expected = 0 if request.operation == "embedding" else request.max_output
+        prompt = await exchange.count_prompt()
+        try:
+            return await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
+        except (QuotaExceeded, PromptExceedsQuota):
+            if not await exchange.count_prompt_again():
+                raise
+        prompt = await exchange.count_prompt()
+        return await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
 
 
 def rate_limit_fields(standing: Standing) -> Fields:

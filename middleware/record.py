@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from mem import Remembering, State, exchange_event
 from store import Change, Journal, JournalError
-from usage import Metrics, Midstream, Reservation, UsageBackend, UsageEvent
-from wire import AnswerReading, Capture, RequestReading, read_answer
+from usage import Metrics, Midstream, Reservation, TokenCounter, UsageBackend, UsageEvent
+from wire import AnswerReading, Capture, read_answer
 
 from .body import LARGE_BYTES, UnreadableEncoding, inflate
 
@@ -25,14 +25,6 @@ logger = logging.getLogger(__name__)
 
 _MOST_LATE = 1_000  # Each keeps what it captured.
 _LEFT = 499
-
-
-class Counter(Protocol):
-    """Our own count of tokens, for what the engine does not count."""
-
-    async def count_prompt(self, request: RequestReading) -> int: ...
-
-    def count(self, text: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +63,7 @@ class Recorder:
         self,
         *,
         journal: Journal | None,
-        counter: Counter,
+        counter: TokenCounter,
         metrics: Metrics,
         usage: UsageBackend | None = None,
         memory: Remembering | None = None,
