@@ -149,7 +149,9 @@ def _workflows(settings: Settings, store: TaskStore) -> TemporalWorkflows | None
 
 def _own_urls(settings: Settings) -> tuple[str, ...]:
     port = settings.server.port
-    return (settings.base_url, f"http://localhost:{port}", f"http://127.0.0.1:{port}") if port else (settings.base_url,)
+    if port:
+        return (settings.base_url, f"http://localhost:{port}", f"http://127.0.0.1:{port}")
+    return () if settings.public_url is None else (settings.base_url,)  # Port 0 is one that nobody knows yet.
 
 
 def _engine_rule(settings: Settings) -> Callable[[Identity, str], None]:
