@@ -101,7 +101,9 @@ class Metrics:
         self._cells.share(directory)
 
     def close(self) -> None:
-        self._cells.close()
+        """Count on alone."""
+        for one in (self._users, self._models, self._cells):
+            one.close()
 
     @property
     def shared(self) -> bool:

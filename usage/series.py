@@ -101,6 +101,12 @@ class Names:
         self._file = path.open("a+b", buffering=0)
         self._file.seek(0)
 
+    def close(self) -> None:
+        """Agree with nobody from now on."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _agree(self, file: BinaryIO, name: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
