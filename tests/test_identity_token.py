@@ -167,7 +167,7 @@ async def test_no_token_is_signed_where_none_was_asked_for(tmp_path: Path) -> No
     assert seen is not None
     assert not seen.all("x-attach-identity")
     assert keys.json() == {"keys": []}
-    assert not (tmp_path / "kept").exists()
+    assert not (tmp_path / "kept" / KEY_FILE).exists()
 
 
 async def test_only_public_halves_are_published(tmp_path: Path) -> None:

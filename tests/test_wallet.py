@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from auth import (
 )
 from auth.jws import parse
 from auth.nonces import NONCE_SECONDS
+from auth.signing_keys import KEY_FILE
 from auth.wallet import WALLET_AUDIENCE, WALLET_ISSUER, WALLET_TYPE
 from store import Journal, JournalOnce, MemoryOnce, OnceStore
 from tests.clock import Clock
@@ -604,7 +604,7 @@ async def test_who_is_not_on_the_list_is_verified_and_told_so(tmp_path: Path) ->
         assert b"error" not in answer.one("www-authenticate")
 
 
-async def test_where_nobody_is_allowed_there_are_no_wallet_endpoints_and_no_files(tmp_path: Path) -> None:
+async def test_where_nobody_is_allowed_there_are_no_wallet_endpoints_and_no_key(tmp_path: Path) -> None:
     async with standing(PUBLIC_URL=AUDIENCE, IDENTITY_JWT="off", ATTACH_DATA_DIR=str(tmp_path / "none")) as stand:
         assert (await stand.ask("GET", "/auth/nonce", token=None)).status == 404
         assert (await stand.ask("POST", "/auth/siwe", body=b"{}", token=None)).status == 404
@@ -612,7 +612,7 @@ async def test_where_nobody_is_allowed_there_are_no_wallet_endpoints_and_no_file
         did = await stand.ask("GET", "/x", token=person("EdDSA").token())
         assert (did.status, did.code) == (403, "not_allowed")
         assert (await stand.ask("GET", "/x")).status == 200
-    assert os.listdir(tmp_path) == []  # noqa: PTH208
+    assert not (tmp_path / "none" / KEY_FILE).exists()
 
 
 async def test_once_is_once_through_the_gateway_and_after_a_restart(tmp_path: Path) -> None:
