@@ -84,6 +84,11 @@ def scopes(claims: Mapping[str, Any], name: str | None = None) -> frozenset[str]
     return frozenset(found)
 
 
+def scope_text(scopes: Collection[str]) -> str:
+    """`scopes` as one claim (RFC 8693 §4.2). One with a space in it, as a list may hold, would be two: it is left out."""
+    return " ".join(sorted(scope for scope in scopes if scope.split() == [scope]))
+
+
 def user_name(value: str, *, reserved: Collection[str] = ()) -> str:
     """Return `value` if it can name a user: what is stamped on requests and owns things.
 

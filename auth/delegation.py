@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
-from .claims import check_audience, check_bearer, check_times, scopes, text, user_name
+from .claims import check_audience, check_bearer, check_times, scope_text, scopes, text, user_name
 from .interface import Identity, InvalidToken, TooManyAgents
 from .issuer import GatewayIssuer
 from .jws import SignedToken
@@ -109,7 +109,7 @@ class Delegation:
             "act": actors(agents),
             "sid": session,
             "task": task,
-            "scope": " ".join(sorted(narrowed(identity, AgentScope.usual() if scopes is None else scopes))),
+            "scope": scope_text(narrowed(identity, AgentScope.usual() if scopes is None else scopes)),
             "iat": now,
             "exp": now + DELEGATED_SECONDS,
         }
@@ -174,8 +174,7 @@ def narrowed(identity: Identity, allowed: Collection[str]) -> frozenset[str]:
     own: frozenset[str] = frozenset(map(str, AgentScope)) & set(allowed)
     if identity.agents:
         own &= identity.scopes
-    # A scope with a space in it, which a list can hold, would be two in the token.
-    given = {scope for scope in identity.scopes if not scope.startswith(_OWN) and scope.split() == [scope]}
+    given = {scope for scope in identity.scopes if not scope.startswith(_OWN)}
     named = {scope for scope in allowed if not scope.startswith(_OWN)}
     return own | (given & named if named else given)
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .claims import scope_text
 from .delegation import actors
 from .interface import Identity
 from .issuer import GatewayIssuer
@@ -76,7 +77,7 @@ class IdentitySigner:
             "sid": whom.session,
             "iat": now,
             "exp": now + IDENTITY_SECONDS,
-            "scope": " ".join(sorted(whom.scopes)),
+            "scope": scope_text(whom.scopes),
         }
         if whom.task is not None:
             claims["task"] = whom.task

@@ -6,6 +6,7 @@ import runpy
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,11 @@ def test_a_token_says_who_calls_and_lives_a_minute(issuer: GatewayIssuer, clock:
         "scope": "a b",
     }
     assert verify_signature("EdDSA", issuer.verifying_key, token.signing_input, token.signature)
+
+
+def test_a_scope_with_a_space_is_not_told_as_two(issuer: GatewayIssuer, clock: Clock) -> None:
+    sly = replace(ALICE, scopes=frozenset({"a", "b admin", ""}))
+    assert parse(signer(issuer, clock).token(sly, "s1")).claims["scope"] == "a"
 
 
 def test_it_is_signed_once_and_reused_for_half_its_life(issuer: GatewayIssuer, clock: Clock) -> None:
