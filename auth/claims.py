@@ -85,7 +85,7 @@ def scopes(claims: Mapping[str, Any], name: str | None = None) -> frozenset[str]
 
 
 def scope_text(scopes: Collection[str]) -> str:
-    """`scopes` as one claim (RFC 8693 §4.2). One with a space in it, as lists may hold, would be two: it is left out."""
+    """`scopes` as one claim (RFC 8693 §4.2). One with a space, as lists may hold, would be two and is left out."""
     return " ".join(sorted(scope for scope in scopes if scope.split() == [scope]))
 
 
