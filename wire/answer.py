@@ -6,7 +6,7 @@ from typing import Any
 from . import anthropic, ollama, openai, responses, unknown
 from .assembly import Assembly
 from .events import is_event_stream, lines_of, server_sent_events
-from .json_text import BROKEN, decoded, parsed, salvaged, without_vectors
+from .json_text import BROKEN, parsed, salvaged, without_vectors
 from .paths import dialect_of, is_responses
 from .reading import AnswerReading
 
@@ -43,7 +43,7 @@ def read_answer(path: str, body: bytes, *, content_type: str = "", truncated: bo
     if is_event_stream(body):
         _read_events(answer, path, body)
     else:
-        _read_text(answer, path, decoded(body), content_type, truncated=truncated)
+        _read_text(answer, path, body.decode("utf-8", "replace"), content_type, truncated=truncated)
     return answer.reading()
 
 
@@ -72,7 +72,14 @@ def _read_text(answer: Assembly, path: str, text: str, content_type: str, *, tru
     elif isinstance(parsed(text.partition("\n")[0]), dict):
         _read_lines(answer, path, text)
     else:
-        _read_whole(answer, path, salvaged(text, tail_members=_TAIL if truncated else ()))
+        _read_cut(answer, path, text, truncated)
+
+
+def _read_cut(answer: Assembly, path: str, text: str, has_tail: bool) -> None:
+    members, ended = salvaged(text, last=_TAIL, has_tail=has_tail)
+    # Ollama leaves out what is 0: of an answer that broke off it does not say that.
+    _read_whole(answer, path, members if ended else {**members, "done": False})
+    answer.complete = ended
 
 
 def _read_lines(answer: Assembly, path: str, text: str) -> None:

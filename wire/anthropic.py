@@ -14,7 +14,8 @@ _EVENTS = frozenset(
 
 
 def is_anthropic(event: dict[str, Any]) -> bool:
-    return event.get("type") in _EVENTS
+    kind = event.get("type")
+    return isinstance(kind, str) and kind in _EVENTS
 
 
 def read_event(answer: Assembly, event: dict[str, Any], event_type: bytes) -> None:

@@ -25,9 +25,19 @@ class Assembly:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
         self.complete = False
+        self.choices: set[int] = set()
+        self.told_by = ""
+        self._told: list[int] = []
         self._texts: dict[int, list[str]] = {}
         self._reasoning: list[str] = []
         self._calls: dict[tuple[int, int], _Call] = {}
+
+    def tell(self, source: str, output_tokens: int | None) -> None:
+        """Note a count that came by itself: llama.cpp sends one for each choice, not one of them all."""
+        if source != self.told_by:
+            self.told_by, self._told = source, []
+        if output_tokens is not None:
+            self._told.append(output_tokens)
 
     def say(self, text: Any, *, choice: Any = 0) -> None:
         if isinstance(text, str) and text:
@@ -67,6 +77,7 @@ class Assembly:
 
     def reading(self) -> AnswerReading:
         calls = [self._calls[key] for key in sorted(self._calls)]
+        each_by_itself = 1 < len(self.choices) == len(self._told)
         return AnswerReading(
             model=_mended(self.model),
             text=mended("\n".join("".join(self._texts[choice]) for choice in sorted(self._texts))),
@@ -77,7 +88,7 @@ class Assembly:
             ),
             finish_reason=_mended(self.finish_reason),
             input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
+            output_tokens=sum(self._told) if each_by_itself else self.output_tokens,
             error=_mended(self.error),
             complete=self.complete,
         )

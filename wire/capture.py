@@ -43,7 +43,7 @@ class Capture:
         return self.length > self._head_bytes + self._tail_bytes
 
     def content(self) -> bytes:
-        """Everything, or the head directly followed by the tail."""
+        """Everything, or head and tail with an empty line between them, so that what the cut left is nobody's rest."""
         if self.truncated:
-            return bytes(self._head) + bytes(self._tail[len(self._tail) - self._tail_bytes :])
+            return bytes(self._head) + b"\n\n" + bytes(self._tail[len(self._tail) - self._tail_bytes :])
         return bytes(self._head + self._tail)

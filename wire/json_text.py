@@ -71,21 +71,25 @@ def mended_values(value: Any) -> Any:
     return value
 
 
-def salvaged(text: str, *, tail_members: Collection[str] = ()) -> dict[str, Any]:
-    """The members of an object whose text is cut short, or lacks a part in its middle.
+def salvaged(text: str, *, last: Collection[str], has_tail: bool) -> tuple[dict[str, Any], bool]:
+    """The members of an object whose text is cut short, or lacks a part in its middle; and whether its end was there.
 
-    Strings, arrays and objects that the cut left open end there. Of `tail_members`, those found whole behind the cut
-    count, with what follows them: an engine tells its counts last. Quotes inside a JSON string are escaped, so nothing
-    in a prompt or an answer passes for a member.
+    Strings, arrays and objects that the cut left open end there. Of the members that stand `last`, those found whole
+    behind the cut count, with what follows them, if `has_tail`; one that was just being told at the cut does not.
+    Quotes inside a JSON string are escaped, so nothing in a prompt or an answer passes for a member.
     """
     head = parsed(_closed(text))
     members = dict(head) if isinstance(head, dict) else {}
-    for name in tail_members:
+    if members and (name := next(reversed(members))) in last and not isinstance(members[name], str):
+        del members[name]
+    ended = False
+    for name in last if has_tail else ():
         at = text.rfind(f'"{name}"')
         tail = parsed("{" + text[at:]) if at >= 0 else None
         if isinstance(tail, dict):
             members.update(tail)
-    return members
+            ended = True
+    return members, ended
 
 
 def _closed(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .assembly import Assembly
+from .assembly import Assembly, place
 from .content import text_of
 from .values import count_of, error_of, object_of, objects_of, string_of
 
@@ -22,6 +22,7 @@ def read_event(answer: Assembly, event: dict[str, Any], event_type: bytes) -> No
 
 def _read_choice(answer: Assembly, choice: dict[str, Any]) -> None:
     index = choice.get("index")
+    answer.choices.add(place(index))
     turn = object_of(choice.get("delta")) or object_of(choice.get("message"))
     answer.say(choice.get("text"), choice=index)
     answer.say(text_of(turn.get("content")), choice=index)
@@ -43,17 +44,21 @@ def _read_choice(answer: Assembly, choice: dict[str, Any]) -> None:
 def _count(answer: Assembly, event: dict[str, Any]) -> None:
     """What `usage` says; where it comes with every chunk, the last one's is of the whole.
 
-    llama.cpp tells its `timings` in the last chunk, asked or not; what it took from its cache was prompt too.
+    llama.cpp tells its `timings` in a choice's last chunk, asked or not; what it took from its cache was prompt too.
     """
-    usage = object_of(event.get("usage"))
+    usage, timings = object_of(event.get("usage")), object_of(event.get("timings"))
+    if event.get("choices") and count_of(usage, "prompt_tokens") == 0:
+        return  # Ollama's shim says so with every chunk of a completion but the last.
     if usage:
         answer.input_tokens = count_of(usage, "prompt_tokens", "input_tokens")
         answer.output_tokens = count_of(usage, "completion_tokens", "output_tokens")
         if answer.output_tokens is None and "choices" not in event and answer.input_tokens is not None:
             answer.output_tokens = 0  # an embedding
-        return
-    timings = object_of(event.get("timings"))
-    if "cache_n" in timings and answer.output_tokens is None:
+    elif "cache_n" in timings and answer.told_by != "usage":
         fresh, cached = count_of(timings, "prompt_n"), count_of(timings, "cache_n")
         answer.input_tokens = None if fresh is None or cached is None else fresh + cached
         answer.output_tokens = count_of(timings, "predicted_n")
+    else:
+        return
+    alone = event.get("choices") == [] or not usage
+    answer.tell("usage" if usage else "timings", answer.output_tokens if alone else None)

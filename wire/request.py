@@ -26,7 +26,7 @@ def read_request(path: str, body: bytes, *, truncated: bool = False) -> RequestR
     text = decoded(body).removeprefix("\ufeff")
     value = parsed(text)
     if value is BROKEN and text.lstrip()[:1] == "{":
-        value = salvaged(text, tail_members=_TAIL if truncated else ()) or BROKEN
+        value = salvaged(text, last=_TAIL, has_tail=truncated)[0] or BROKEN
     if value is BROKEN:
         return RequestReading(dialect=dialect, operation=operation, texts=_plain(text))
     if "\\ud" in text or "\\uD" in text:

@@ -21,13 +21,16 @@ def read_event(answer: Assembly, event: dict[str, Any], event_type: bytes) -> No
 
 def read_whole(answer: Assembly, value: Any) -> None:
     """An answer of one piece: every string that reads like text."""
-    answer.say("\n".join(strings_of(value)))
     _read_rest(answer, object_of(value))
+    if answer.error is None:
+        answer.say("\n".join(strings_of(value)))
 
 
 def _read_rest(answer: Assembly, event: dict[str, Any]) -> None:
     answer.model = string_of(event, "model") or answer.model
     answer.error = error_of(event) or answer.error
+    answer.finish_reason = string_of(event, "finish_reason", "stop_type") or answer.finish_reason
+    answer.complete = answer.complete or event.get("stop") is True  # llama.cpp's own API
     counts = object_of(event.get("usage")) or event
     told = count_of(counts, "prompt_tokens", "input_tokens", "prompt_eval_count", "tokens_evaluated")
     made = count_of(counts, "completion_tokens", "output_tokens", "eval_count", "tokens_predicted")
