@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections import Counter
@@ -22,11 +23,15 @@ class OpenMeter:
         events: What was taken, by id; one that comes again changes nothing.
         taken: How often each was taken.
         refuse: The status to fail a request with, told its number; None: take it.
+        loses: Whether to take a request, told its number, and then break the connection in place of an answer.
+        delay: Seconds before each answer.
     """
 
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
     taken: Counter[str] = field(default_factory=Counter)
     refuse: Callable[[int], int | None] = lambda number: None
+    loses: Callable[[int], bool] = lambda number: False
+    delay: float = 0.0
     requests: int = 0
 
     async def script(self, received: Received, connection: Connection) -> None:
@@ -34,7 +39,8 @@ class OpenMeter:
         assert received.one("authorization") == b"Bearer " + KEY.encode()
         assert received.one("content-type") == b"application/cloudevents-batch+json"
         self.requests += 1
-        status = self.refuse(self.requests)
+        loses, status = self.loses(self.requests), self.refuse(self.requests)
+        await asyncio.sleep(self.delay)
         if status is not None:
             await connection.answer(b"{}", f"{status} No", retry_after="0")
             return
@@ -45,7 +51,10 @@ class OpenMeter:
         for event in batch:
             self.events.setdefault(event["id"], event)
             self.taken[event["id"]] += 1
-        await connection.head("204 No Content")
+        if loses:
+            connection.abort()
+        else:
+            await connection.head("204 No Content")
 
 
 def failing(share: float, seed: int = 1) -> Callable[[int], int | None]:
