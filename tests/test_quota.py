@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import secrets
 import sqlite3
 import zlib
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.dialects import (
     COMPLETION,
@@ -32,17 +35,58 @@ from tests.usage_rows import usage_rows
 each_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 
-Gate = Callable[..., AbstractAsyncContextManager[Stand]]
+# One loop for all, and one gateway for those that need no settings of their own: each test has its own user.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Gate = Callable[..., AbstractAsyncContextManager["Gated"]]
+LIMIT = 100_000
+
+
+@dataclass
+class Gated(Stand):
+    """A gateway with a quota.
+
+    Attributes:
+        user: Who calls.
+        directory: Where its record is.
+    """
+
+    user: str = "alice"
+    directory: Path = Path()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gated]:
+    directory = tmp_path_factory.mktemp("shared")
+    async with standing(MAX_TOKENS_PER_MIN=str(LIMIT), ATTACH_DATA_DIR=str(directory)) as stand:
+        yield Gated(**vars(stand), directory=directory)
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    """Run a gateway with a quota; its record is in `tmp_path`."""
+def gate(shared: Gated, tmp_path: Path) -> Gate:
+    """A gateway with a quota, for a user who has used nothing; one of its own where it has settings or is `alone`."""
 
-    def run(script: Script = hello, limit: int | str = 100_000, **variables: str) -> AbstractAsyncContextManager[Stand]:
-        return standing(script, **{"MAX_TOKENS_PER_MIN": str(limit), "ATTACH_DATA_DIR": str(tmp_path), **variables})  # type: ignore[arg-type]
+    @asynccontextmanager
+    async def run(
+        script: Script = hello, limit: int | str = LIMIT, *, alone: bool = False, **variables: str
+    ) -> AsyncIterator[Gated]:
+        if alone or variables or limit != LIMIT:
+            variables = {"MAX_TOKENS_PER_MIN": str(limit), "ATTACH_DATA_DIR": str(tmp_path), **variables}
+            async with standing(script, issuer=shared.issuer, read_body=True, **variables) as stand:
+                yield Gated(**vars(stand), directory=tmp_path)
+            return
+        user = f"user-{secrets.token_hex(4)}"
+        shared.engine.received.clear()
+        shared.engine.left.clear()
+        with shared.engine_answers(script):
+            yield replace(shared, user=user, token=shared.issuer.token(sub=user))
 
     return run
+
+
+def rows(stand: Gated) -> list[dict[str, Any]]:
+    """What is recorded of the test's user."""
+    return [row for row in usage_rows(stand.directory) if row["user"] == stand.user]
 
 
 def say(line: str) -> None:
@@ -53,7 +97,7 @@ def left(answer: Answer) -> int:
     return int(answer.one("x-ratelimit-remaining-tokens"))
 
 
-async def left_now(stand: Stand) -> int:
+async def left_now(stand: Gated) -> int:
     """What the user has left when nothing is held: a request that needs nothing tells."""
     with stand.engine_answers(hello):
         return left(await stand.ask("POST", "/v1/embeddings", body=b"{}"))
@@ -64,14 +108,14 @@ async def left_now(stand: Stand) -> int:
 
 @each_dialect
 @streamed_or_not
-async def test_counted_is_what_the_engine_counted(gate: Gate, tmp_path: Path, dialect: Dialect, stream: bool) -> None:
+async def test_counted_is_what_the_engine_counted(gate: Gate, dialect: Dialect, stream: bool) -> None:
     async with gate(dialect.script()) as stand:
         answer = await stand.ask("POST", dialect.path, body=dialect.ask(stream=stream))
-        (row,) = usage_rows(tmp_path)
+        (row,) = rows(stand)
         assert await left_now(stand) == 100_000 - PROMPT - COMPLETION
     assert (answer.status, answer.complete) == (200, True)
     assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (PROMPT, COMPLETION, 1)
-    assert (row["user"], row["model"], row["path"], row["status"]) == ("alice", MODEL, dialect.path, 200)
+    assert (row["user"], row["model"], row["path"], row["status"]) == (stand.user, MODEL, dialect.path, 200)
     assert 0 < row["first_token"] <= row["duration"] < 60
 
 
@@ -86,72 +130,72 @@ async def test_the_bytes_of_a_stream_are_the_engines(gate: Gate, dialect: Dialec
     assert answer.body == b"".join(dialect.frames(COMPLETION))
 
 
-async def test_an_embedding_counts_its_input(gate: Gate, tmp_path: Path) -> None:
+async def test_an_embedding_counts_its_input(gate: Gate) -> None:
     async def embed(received: Received, connection: Connection) -> None:
         await connection.answer(line(model=MODEL, data=[], usage={"prompt_tokens": 5, "total_tokens": 5}))
 
     async with gate(embed) as stand:
         await stand.ask("POST", "/v1/embeddings", body=line(model=MODEL, input="five tokens"))
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (5, 0, 1)
 
 
-async def test_what_an_engine_does_not_count_is_estimated(gate: Gate, tmp_path: Path) -> None:
+async def test_what_an_engine_does_not_count_is_estimated(gate: Gate) -> None:
     async def speak(received: Received, connection: Connection) -> None:
         await connection.answer(b"one two three four five", content_type="text/plain")
 
     async with gate(speak) as stand:
         await stand.ask("POST", "/some/engine", body=line(question="what are the first five numbers"))
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert row["exact"] == 0
     assert 5 <= row["tokens_in"] <= 60
     assert 5 <= row["tokens_out"] <= 25
 
 
-async def test_no_content_type_escapes_metering(gate: Gate, tmp_path: Path) -> None:
+async def test_no_content_type_escapes_metering(gate: Gate) -> None:
     async with gate(OLLAMA.script()) as stand:
         field = "Content-Type: application/x-www-form-urlencoded"
         await stand.ask("POST", OLLAMA.path, field, body=OLLAMA.ask(stream=True))
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert (row["tokens_in"], row["tokens_out"]) == (PROMPT, COMPLETION)
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "500 Internal Server Error", "503 Service Unavailable"])
-async def test_an_error_that_made_no_tokens_costs_none(gate: Gate, tmp_path: Path, status: str) -> None:
+async def test_an_error_that_made_no_tokens_costs_none(gate: Gate, status: str) -> None:
     async def fail(received: Received, connection: Connection) -> None:
         await connection.answer(line(error="no such model"), status)
 
     async with gate(fail) as stand:
         answer = await stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=True))
         assert await left_now(stand) == 100_000
-    row = usage_rows(tmp_path)[0]
+    row = rows(stand)[0]
     assert (answer.status, row["status"]) == (int(status[:3]), int(status[:3]))
     assert (row["tokens_in"], row["tokens_out"]) == (0, 0)
 
 
-async def test_a_callers_request_id_is_nobodys_key(gate: Gate, tmp_path: Path) -> None:
+async def test_a_callers_request_id_is_nobodys_key(gate: Gate) -> None:
     async with gate(OLLAMA.script()) as stand:
         for _ in range(2):
             await stand.ask("POST", OLLAMA.path, "X-Request-Id: the-same", body=OLLAMA.ask(stream=True))
-    assert len(usage_rows(tmp_path)) == 2
+    assert len(rows(stand)) == 2
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "/api/show"), ("POST", "/api/pull"), ("POST", "/tokenize"), ("POST", "/v1/files"), ("DELETE", "/x")],
 )
-async def test_what_makes_no_tokens_passes_untouched(gate: Gate, tmp_path: Path, method: str, path: str) -> None:
+async def test_what_makes_no_tokens_passes_untouched(gate: Gate, method: str, path: str) -> None:
     async with gate(hello, 1) as stand:
         answer = await stand.ask(method, path, "Accept-Encoding: br", body=b'{"model": "a model with a long name"}')
     assert answer.status == 200
     assert answer.all("x-ratelimit-limit-tokens") == []
     assert answer.seen is not None
     assert answer.seen.all("accept-encoding") == [b"br"]
-    assert usage_rows(tmp_path) == []
+    assert rows(stand) == []
 
 
 @pytest.mark.parametrize("limit", ["", "null", "None", "false", "infinite"])
-async def test_without_a_quota_nothing_is_looked_at(gate: Gate, tmp_path: Path, limit: str) -> None:
+async def test_without_a_quota_nothing_is_looked_at(gate: Gate, limit: str) -> None:
     async with gate(OPENAI.script(), limit) as stand:
         body = OPENAI.ask(stream=True)
         answer = await stand.ask("POST", OPENAI.path, "Accept-Encoding: br", body=body)
@@ -197,7 +241,7 @@ async def test_beyond_the_quota_is_429_in_the_callers_dialect(gate: Gate, dialec
         assert body["error"]["message"] == "token quota exceeded"
 
 
-async def test_a_prompt_above_the_limit_is_400(gate: Gate, tmp_path: Path) -> None:
+async def test_a_prompt_above_the_limit_is_400(gate: Gate) -> None:
     async with gate(limit=50) as stand:
         body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "many words " * 100}]}).encode()
         answer = await stand.ask("POST", OPENAI.path, body=body)
@@ -205,7 +249,7 @@ async def test_a_prompt_above_the_limit_is_400(gate: Gate, tmp_path: Path) -> No
     assert answer.json()["error"]["type"] == "invalid_request_error"
     assert answer.one("x-ratelimit-limit-tokens") == b"50"
     assert answer.all("retry-after") == []
-    assert usage_rows(tmp_path) == []
+    assert rows(stand) == []
 
 
 async def test_users_have_quotas_of_their_own(gate: Gate) -> None:
@@ -228,7 +272,7 @@ async def test_what_was_used_leaves_the_window(gate: Gate) -> None:
 
 
 @streamed_or_not
-async def test_two_hundred_at_a_time_do_not_pass_the_limit_together(gate: Gate, tmp_path: Path, stream: bool) -> None:
+async def test_two_hundred_at_a_time_do_not_pass_the_limit_together(gate: Gate, stream: bool) -> None:
     limit, asked = 10_000, 200
     admitted = refused = 0
     together = asyncio.Event()
@@ -245,7 +289,7 @@ async def test_two_hundred_at_a_time_do_not_pass_the_limit_together(gate: Gate, 
         await together.wait()
         await OPENAI.script(300)(received, connection)
 
-    async def ask(stand: Stand) -> int:
+    async def ask(stand: Gated) -> int:
         nonlocal refused
         status = (await stand.ask("POST", OPENAI.path, body=OPENAI.ask(stream=stream, max_tokens=300))).status
         if status != 200:
@@ -255,11 +299,11 @@ async def test_two_hundred_at_a_time_do_not_pass_the_limit_together(gate: Gate, 
 
     async with gate(generate, limit) as stand:
         statuses = await asyncio.gather(*(ask(stand) for _ in range(asked)))
-        rows = usage_rows(tmp_path)
-    used = sum(row["tokens_in"] + row["tokens_out"] for row in rows)
+        found = rows(stand)
+    used = sum(row["tokens_in"] + row["tokens_out"] for row in found)
     say(f"{asked} at a time against {limit}: {admitted} admitted, all at once, and {used} tokens used")
     assert set(statuses) == {200, 429}
-    assert statuses.count(200) == len(rows) == admitted
+    assert statuses.count(200) == len(found) == admitted
     # What is granted is never more than the limit; but the last one's share may have been clamped.
     assert 0.8 * limit <= used <= limit + (256 if stream else 300)
 
@@ -267,15 +311,15 @@ async def test_two_hundred_at_a_time_do_not_pass_the_limit_together(gate: Gate, 
 # Endings: whatever happens, what was held is settled.
 
 
-async def settled(stand: Stand, tmp_path: Path, rows: int = 1) -> list[dict[str, Any]]:
-    """Wait until that many exchanges are recorded."""
+async def settled(stand: Gated) -> list[dict[str, Any]]:
+    """Wait until an exchange is recorded."""
     async with asyncio.timeout(20):
-        while len(found := usage_rows(tmp_path)) < rows:  # noqa: ASYNC110 - a file tells of no events
+        while not (found := rows(stand)):  # noqa: ASYNC110 - a file tells of no events
             await asyncio.sleep(0.02)
     return found
 
 
-async def test_a_client_that_leaves_pays_for_what_was_made(gate: Gate, tmp_path: Path) -> None:
+async def test_a_client_that_leaves_pays_for_what_was_made(gate: Gate) -> None:
     gone = asyncio.Event()
 
     async def half(received: Received, connection: Connection) -> None:
@@ -295,14 +339,14 @@ async def test_a_client_that_leaves_pays_for_what_was_made(gate: Gate, tmp_path:
                 taken += await client.chunk()
             client.leave()
         await asyncio.wait_for(gone.wait(), 20)
-        (row,) = await settled(stand, tmp_path)
+        (row,) = await settled(stand)
         assert await left_now(stand) == 100_000 - row["tokens_in"] - row["tokens_out"]
     assert (row["exact"], row["status"]) == (0, 200)
     assert 20 <= row["tokens_out"] <= 100  # twenty words of two tokens, or of three bytes
     assert row["tokens_in"] > 0
 
 
-async def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt(gate: Gate, tmp_path: Path) -> None:
+async def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt(gate: Gate) -> None:
     asked = asyncio.Event()
 
     async def think(received: Received, connection: Connection) -> None:
@@ -314,25 +358,25 @@ async def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt(ga
             await client.ask(stand.request("POST", OLLAMA.path, body=OLLAMA.ask(stream=True)))
             await asyncio.wait_for(asked.wait(), 20)
             client.leave()
-        (row,) = await settled(stand, tmp_path)
+        (row,) = await settled(stand)
         assert await left_now(stand) == 100_000 - row["tokens_in"]
     assert (row["status"], row["tokens_out"], row["exact"]) == (499, 0, 0)
     assert row["tokens_in"] > 0
 
 
-async def test_a_client_that_leaves_while_it_uploads_costs_nothing(gate: Gate, tmp_path: Path) -> None:
-    async with gate() as stand:
+async def test_a_client_that_leaves_while_it_uploads_costs_nothing(gate: Gate) -> None:
+    async with gate(alone=True) as stand:
         async with stand.line() as client:
             head = stand.request("POST", OLLAMA.path, "Content-Length: 1000")
             await client.ask(head + b'{"model": ')
             client.leave()
         assert await left_now(stand) == 100_000
-    assert [row["path"] for row in usage_rows(tmp_path)] == ["/v1/embeddings"]
+    assert [row["path"] for row in rows(stand)] == ["/v1/embeddings"]
     assert [line for line in stand.access_lines if " 499 " in line]
 
 
 @pytest.mark.parametrize("sent", [0, 12])
-async def test_an_engine_that_is_killed_costs_what_it_made(gate: Gate, tmp_path: Path, sent: int) -> None:
+async def test_an_engine_that_is_killed_costs_what_it_made(gate: Gate, sent: int) -> None:
     async def die(received: Received, connection: Connection) -> None:
         if sent:
             await connection.head(content_type=OLLAMA.media_type, transfer_encoding="chunked")
@@ -342,7 +386,7 @@ async def test_an_engine_that_is_killed_costs_what_it_made(gate: Gate, tmp_path:
 
     async with gate(die) as stand:
         answer = await stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=True))
-        (row,) = await settled(stand, tmp_path)
+        (row,) = await settled(stand)
         assert await left_now(stand) == 100_000 - row["tokens_in"] - row["tokens_out"]
     assert not answer.complete or answer.status == 502
     if sent:
@@ -351,17 +395,17 @@ async def test_an_engine_that_is_killed_costs_what_it_made(gate: Gate, tmp_path:
         assert (row["status"], row["tokens_in"], row["tokens_out"]) == (502, 0, 0)
 
 
-async def test_an_engine_that_is_not_there_costs_nothing(gate: Gate, tmp_path: Path) -> None:
-    async with gate() as stand:
+async def test_an_engine_that_is_not_there_costs_nothing(gate: Gate) -> None:
+    async with gate(alone=True) as stand:
         await stand.engine.die()
         answer = await stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=True))
         async with stand.engine:
             assert await left_now(stand) == 100_000
     assert answer.status == 502
-    assert usage_rows(tmp_path)[0]["status"] == 502
+    assert rows(stand)[0]["status"] == 502
 
 
-async def test_a_stop_of_the_gateway_settles_what_runs(gate: Gate, tmp_path: Path) -> None:
+async def test_a_stop_of_the_gateway_settles_what_runs(gate: Gate) -> None:
     begun = asyncio.Event()
 
     async def forever(received: Received, connection: Connection) -> None:
@@ -375,14 +419,12 @@ async def test_a_stop_of_the_gateway_settles_what_runs(gate: Gate, tmp_path: Pat
         await asyncio.wait_for(begun.wait(), 20)
     answer = await asking
     assert b"stopped" in answer.body
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert row["tokens_out"] > 0
 
 
 @each_dialect
-async def test_an_answer_is_recorded_before_its_last_piece_goes_out(
-    gate: Gate, tmp_path: Path, dialect: Dialect
-) -> None:
+async def test_an_answer_is_recorded_before_its_last_piece_goes_out(gate: Gate, dialect: Dialect) -> None:
     frames = list(dialect.frames(COMPLETION))
     arrived: asyncio.Queue[int] = asyncio.Queue()
     recorded: list[int] = []
@@ -400,14 +442,14 @@ async def test_an_answer_is_recorded_before_its_last_piece_goes_out(
         await client.head()
         for frame in frames:
             assert await client.chunk() == frame  # Each came through before the next was made.
-            await arrived.put(len(usage_rows(tmp_path)))
+            await arrived.put(len(rows(stand)))
         assert await client.chunk() == b""
     assert recorded == [0] * (len(frames) - 1) + [1]
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (PROMPT, COMPLETION, 1)
 
 
-async def test_what_the_engine_ended_is_done_though_the_client_leaves(gate: Gate, tmp_path: Path) -> None:
+async def test_what_the_engine_ended_is_done_though_the_client_leaves(gate: Gate) -> None:
     frames = list(OLLAMA.frames(COMPLETION))
 
     async def never_close(received: Received, connection: Connection) -> None:
@@ -420,7 +462,7 @@ async def test_what_the_engine_ended_is_done_though_the_client_leaves(gate: Gate
             await client.ask(stand.request("POST", OLLAMA.path, body=OLLAMA.ask(stream=True)))
             await client.head()
             client.leave()
-        (row,) = await settled(stand, tmp_path)
+        (row,) = await settled(stand)
         await asyncio.wait_for(stand.engine.left.wait(), 20) if not row["exact"] else None
     assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (PROMPT, COMPLETION, 1)
 
@@ -442,12 +484,10 @@ def endless(dialect: Dialect, *, pause: float = 0.001) -> Script:
 
 
 @each_dialect
-async def test_a_stream_that_runs_out_of_tokens_ends_with_an_error_of_its_dialect(
-    gate: Gate, tmp_path: Path, dialect: Dialect
-) -> None:
+async def test_a_stream_that_runs_out_of_tokens_ends_with_an_error_of_its_dialect(gate: Gate, dialect: Dialect) -> None:
     async with gate(endless(dialect), 1000) as stand:
         answer = await stand.ask("POST", dialect.path, body=dialect.ask(stream=True))
-        (row,) = await settled(stand, tmp_path)
+        (row,) = await settled(stand)
         await asyncio.wait_for(stand.engine.left.wait(), 20)  # The engine is told to stop.
     assert (answer.status, answer.complete) == (200, True)
     separator = b"\n" if dialect is OLLAMA else b"\n\n"
@@ -472,7 +512,7 @@ async def test_a_stream_is_ended_between_two_events_wherever_its_pieces_are_cut(
                 await connection.chunk(frames[at : at + cut])
             await asyncio.sleep(0.0005)
 
-    async with gate(in_pieces, 300) as stand:
+    async with gate(in_pieces, 100) as stand:
         answer = await stand.ask("POST", OPENAI.path, body=OPENAI.ask(stream=True))
     assert answer.complete
     *events, last, rest = answer.body.split(b"\n\n")
@@ -481,26 +521,26 @@ async def test_a_stream_is_ended_between_two_events_wherever_its_pieces_are_cut(
     assert all(json.loads(part.removeprefix(b"data: ")) for part in events)
 
 
-async def test_with_finish_a_stream_goes_on_and_counts(gate: Gate, tmp_path: Path) -> None:
+async def test_with_finish_a_stream_goes_on_and_counts(gate: Gate) -> None:
     async with gate(OLLAMA.script(3000), 1000, QUOTA_MIDSTREAM="finish") as stand:
         answer = await stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=True))
         refused = await stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=True))
     assert answer.body == b"".join(OLLAMA.frames(3000))
-    assert usage_rows(tmp_path)[0]["tokens_out"] == 3000
+    assert rows(stand)[0]["tokens_out"] == 3000
     assert refused.status == 429
 
 
 @each_dialect
-async def test_a_stream_is_topped_up_as_it_goes(gate: Gate, tmp_path: Path, dialect: Dialect) -> None:
+async def test_a_stream_is_topped_up_as_it_goes(gate: Gate, dialect: Dialect) -> None:
     async with gate(dialect.script(2000), 10_000) as stand:
         answer = await stand.ask("POST", dialect.path, body=dialect.ask(stream=True))
         assert await left_now(stand) == 10_000 - PROMPT - 2000
     assert answer.complete
     assert b"quota" not in answer.body
-    assert usage_rows(tmp_path)[0]["tokens_out"] == 2000
+    assert rows(stand)[0]["tokens_out"] == 2000
 
 
-async def test_an_answer_that_does_not_stream_is_never_cut(gate: Gate, tmp_path: Path) -> None:
+async def test_an_answer_that_does_not_stream_is_never_cut(gate: Gate) -> None:
     async with gate(OPENAI.script(3000), 1000) as stand:
         answer = await stand.ask("POST", OPENAI.path, body=OPENAI.ask(stream=False))
         refused = await stand.ask("POST", OPENAI.path, body=OPENAI.ask(stream=False))
@@ -523,13 +563,13 @@ async def only_if_asked(received: Received, connection: Connection) -> None:
     await connection.last_chunk()
 
 
-async def test_usage_is_asked_for_and_taken_out_again(gate: Gate, tmp_path: Path) -> None:
+async def test_usage_is_asked_for_and_taken_out_again(gate: Gate) -> None:
     async with gate(only_if_asked) as stand:
         answer = await stand.ask("POST", OPENAI.path, body=OPENAI.ask(stream=True))
     assert answer.seen is not None
     assert as_asked(answer.seen)
     assert answer.body == b"".join(openai_frames(COMPLETION, usage=False))
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (PROMPT, COMPLETION, 1)
 
 
@@ -543,13 +583,13 @@ async def test_a_client_that_says_whether_it_wants_usage_gets_what_it_says(gate:
     assert answer.body == b"".join(openai_frames(COMPLETION, usage=wanted))
 
 
-async def test_asking_for_usage_can_be_switched_off(gate: Gate, tmp_path: Path) -> None:
+async def test_asking_for_usage_can_be_switched_off(gate: Gate) -> None:
     async with gate(only_if_asked, FORCE_STREAM_USAGE="off") as stand:
         body = OPENAI.ask(stream=True)
         answer = await stand.ask("POST", OPENAI.path, body=body)
     assert answer.seen is not None
     assert answer.seen.body == body
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert row["exact"] == 0
     assert COMPLETION <= row["tokens_out"] <= 4 * COMPLETION
 
@@ -561,7 +601,7 @@ async def test_an_engine_that_refuses_to_tell_usage_is_asked_without_and_not_aga
             return
         await only_if_asked(received, connection)
 
-    async with gate(strict) as stand:
+    async with gate(strict, alone=True) as stand:
         body = OPENAI.ask(stream=True)
         answers = [await stand.ask("POST", OPENAI.path, body=body) for _ in range(2)]
         bodies = [received.body for received in stand.engine.received if received.method == b"POST"]
@@ -591,14 +631,14 @@ async def test_the_engine_is_asked_for_what_can_be_read(gate: Gate) -> None:
     assert answer.seen.all("accept-encoding") == [b"identity"]
 
 
-async def test_an_answer_that_is_compressed_against_our_wish_is_read(gate: Gate, tmp_path: Path) -> None:
+async def test_an_answer_that_is_compressed_against_our_wish_is_read(gate: Gate) -> None:
     async def compressed(received: Received, connection: Connection) -> None:
         await connection.answer(gzip.compress(OLLAMA.whole(COMPLETION)), content_encoding="gzip")
 
     async with gate(compressed) as stand:
         answer = await stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=False))
     assert gzip.decompress(answer.body) == OLLAMA.whole(COMPLETION)
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (PROMPT, COMPLETION, 1)
 
 
@@ -655,7 +695,7 @@ async def test_a_body_that_cannot_be_read_is_415(gate: Gate, coding: str, body: 
     assert answer.seen is None
 
 
-async def test_a_body_larger_than_is_captured_streams_through(gate: Gate, tmp_path: Path) -> None:
+async def test_a_body_larger_than_is_captured_streams_through(gate: Gate) -> None:
     picture = "A" * 3_000_000
     body = OLLAMA.ask(stream=False, images=[picture])
 
@@ -663,38 +703,36 @@ async def test_a_body_larger_than_is_captured_streams_through(gate: Gate, tmp_pa
         answer = await stand.ask("POST", OLLAMA.path, body=body)
     assert answer.seen is not None
     assert answer.seen.body == body
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (PROMPT, COMPLETION, 1)
 
 
-async def test_an_answer_larger_than_is_captured_is_counted_by_its_end(gate: Gate, tmp_path: Path) -> None:
+async def test_an_answer_larger_than_is_captured_is_counted_by_its_end(gate: Gate) -> None:
     async with gate(OPENAI.script(3000), CAPTURE_MAX_BYTES="20k") as stand:
         answer = await stand.ask("POST", OPENAI.path, body=OPENAI.ask(stream=True))
     assert len(answer.body) > 100_000
-    (row,) = usage_rows(tmp_path)
+    (row,) = rows(stand)
     assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (PROMPT, 3000, 1)
 
 
 # The record.
 
 
-async def test_an_answer_waits_for_its_record_no_longer_than_it_is_told(gate: Gate, tmp_path: Path) -> None:
+async def test_an_answer_waits_for_its_record_no_longer_than_it_is_told(gate: Gate) -> None:
     async with gate(OLLAMA.script(), STORE_COMMIT_TIMEOUT="0.1") as stand:
-        with closing(sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)) as other:
+        with closing(sqlite3.connect(stand.directory / "journal.sqlite", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             answer = await asyncio.wait_for(stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=True)), 4)
             assert answer.complete
-            assert usage_rows(tmp_path) == []
+            assert rows(stand) == []
             other.execute("ROLLBACK")
-        (row,) = await settled(stand, tmp_path)
+        (row,) = await settled(stand)
     assert (row["tokens_in"], row["tokens_out"]) == (PROMPT, COMPLETION)
 
 
-async def test_without_a_record_answers_go_on_and_quotas_hold(
-    gate: Gate, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_without_a_record_answers_go_on_and_quotas_hold(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     async with gate(OLLAMA.script(320), 1000) as stand:
-        with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as other:
+        with closing(sqlite3.connect(stand.directory / "journal.sqlite")) as other:
             other.execute("DROP TABLE usage_requests")
             other.commit()
         statuses = [(await stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=False))).status for _ in range(5)]
