@@ -2,11 +2,13 @@
 
 import socket
 import struct
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+BODY_FOLLOWS = "attach.body_follows"
 
 _WITHOUT_CONTENT = (204, 304)
 
@@ -22,21 +24,37 @@ class GatewayCycle(RequestResponseCycle):
         super().__init__(**options)
         self._without_content = self.scope["method"] == "HEAD"
         self._until_close = False
+        self._head = b""  # goes out with the body
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Raises `RuntimeError` for a message out of turn, and for an answer that is not as long as it says."""
+        """Raises `RuntimeError` for a message out of turn, and for an answer that is not as long as it says.
+
+        A start may say `attach.body_follows`: the next message comes at once, and both leave in one write.
+        """
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
             return
         if message["type"] == "http.response.start" and not self.response_started:
-            self._send_head(message["status"], message.get("headers", ()))
+            body_follows = cast("Mapping[str, Any]", message).get(BODY_FOLLOWS, False)
+            self._send_head(message["status"], message.get("headers", ()), body_follows=body_follows)
         elif message["type"] == "http.response.body" and self.response_started and not self.response_complete:
             self._send_body(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"{message['type']} is out of turn")
 
-    def _send_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def write(self, body: bytes) -> bool:
+        """Send a piece of an answer that goes on, without waiting; False: the next one waits in `send`.
+
+        This is the ASGI extension `attach.write`. A layer that wraps `send` to see or change bodies has to wrap this
+        too, or to take it out of the scope.
+        """
+        if self.disconnected or not self.response_started or self.response_complete:
+            return False
+        self._send_body(body, more=True)
+        return not self.flow.write_paused
+
+    def _send_head(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, body_follows: bool) -> None:
         self._without_content |= status in _WITHOUT_CONTENT
         fields = [b"%b: %b\r\n" % field for field in (*self.default_headers, *headers)]
         closing = self._read_fields(headers)
@@ -54,7 +72,10 @@ class GatewayCycle(RequestResponseCycle):
             raise RuntimeError("A header field holds a line end or a NUL")
         self.response_started = True
         self.waiting_for_100_continue = False
-        self.transport.write(head)
+        if body_follows:
+            self._head = head
+        else:
+            self.transport.write(head)
 
     def _read_fields(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Note how long the answer is going to be; returns whether it says that the connection closes behind it."""
@@ -70,26 +91,24 @@ class GatewayCycle(RequestResponseCycle):
         return closing
 
     def _send_body(self, body: bytes, *, more: bool) -> None:
-        if self._without_content:
-            pass
-        elif self.chunked_encoding:
-            self._send_chunk(body, last=not more)
-        elif self._until_close:
-            self.transport.write(body)
-        else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("The answer is longer than its Content-Length")
-            if body:
-                self.transport.write(body)
+        data = b"" if self._without_content else self._framed(body, last=not more)
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        if data:
+            self.transport.write(data)
         if not more:
             self._complete()
 
-    def _send_chunk(self, body: bytes, *, last: bool) -> None:
-        if body:
-            self.transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, b"0\r\n\r\n" if last else b""))
-        elif last:
-            self.transport.write(b"0\r\n\r\n")
+    def _framed(self, body: bytes, *, last: bool) -> bytes:
+        if self.chunked_encoding:
+            end = b"0\r\n\r\n" if last else b""
+            return b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
+        if not self._until_close:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("The answer is longer than its Content-Length")
+        return body
 
     def _end_by_closing(self) -> None:
         """What HTTP/1.0 has for an answer of unknown length (RFC 9112 §6.3): its end is the connection's.

@@ -17,6 +17,7 @@ from .limits import Limits
 logger = logging.getLogger(__name__)
 
 DISCONNECT = "attach.disconnect"
+WRITE = "attach.write"
 
 _OFFER = frozenset({b"http2-settings", b"upgrade"})
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
@@ -109,7 +110,10 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        scope["extensions"] = {DISCONNECT: partial(self._call_at_disconnect, self.cycle)}  # type: ignore[dict-item]
+        scope["extensions"] = {  # type: ignore[typeddict-item]
+            DISCONNECT: partial(self._call_at_disconnect, self.cycle),
+            WRITE: self.cycle.write,
+        }
         if getattr(before, "response_complete", True):  # there is none before the first request
             self._start_asgi_task(self.cycle, self.app)
         else:

@@ -194,6 +194,15 @@ class AccessLogMiddleware:
             line.bytes_sent += len(message.get("body", b""))
             line.complete = not message.get("more_body", False)
 
+        extensions = scope.get("extensions", {})
+        write: Callable[[bytes], bool] | None = extensions.get("attach.write")
+        if write is not None:
+
+            def counted(piece: bytes) -> bool:
+                line.bytes_sent += len(piece)
+                return write(piece)
+
+            extensions["attach.write"] = counted
         try:
             await self.app(scope, receive, observed)
         finally:

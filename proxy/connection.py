@@ -188,6 +188,10 @@ class Connection(asyncio.Protocol):
             return
         if reader.complete:
             self._complete(exchange)
+        elif exchange.sink is not None:
+            self.silence.set(exchange.timeouts.read)
+            exchange.hand_on(exchange.sink)
+            return
         elif reader.buffered >= MAX_BUFFERED_BYTES and not self.reading_paused:
             self.reading_paused = True
             self.transport.pause_reading()

@@ -19,6 +19,8 @@ from .observer import MOST_REFUSAL_BYTES, Observer
 from .request_head import Body
 from .transport import EngineTransport
 
+Write = Callable[[bytes], bool]  # The ASGI extension `attach.write`: a piece sent at once; False: wait before the next.
+
 _STOPPING = Refusal(status=503, code="stopping", detail="The gateway is being stopped: send the request again.")
 
 
@@ -164,34 +166,51 @@ class _Answer:
         self._started = self._finished = False
         self._media_type = ""
         self._tail = b""
+        self._write: Write | None = scope.get("extensions", {}).get("attach.write")
 
     async def relay(self, exchange: Exchange, first: bytes = b"") -> None:
-        """Send the answer on as it comes. The piece that completes a Content-Length is the last message.
+        """Send the answer on as it comes. The piece that completes it, where it comes with its end, is the last message.
 
         Args:
             first: What was read of the body before.
         """
         headers = answer_headers(exchange.headers, status=exchange.status)
-        remaining = self._read_head(headers)
+        self._read_head(headers)
         if self._observer is not None:
             headers = self._observer.answer(exchange.status, headers)
         self._started = True
-        await self._send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        start = {"type": "http.response.start", "status": exchange.status, "headers": headers}
+        await self._send({**start, "attach.body_follows": bool(first) or exchange.ready})
         while piece := first or await exchange.read():
             first = b""
-            if remaining is not None:
-                remaining -= len(piece)
-                if remaining <= 0:
-                    await self._finish(piece)
-                    continue
+            if exchange.ended:
+                await self._finish(piece)
+                return
             if self._observer is not None:
                 piece = await self._observed(self._observer, piece)
                 if not piece:
                     continue
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             self._tail = piece[-4:] if len(piece) >= 4 else self._tail[-4:] + piece
-        if not self._finished:
-            await self._finish(b"")
+            if self._write is not None:
+                await self._pour(exchange, self._write)
+        await self._finish(b"")
+
+    async def _pour(self, exchange: Exchange, write: Write) -> None:
+        """Send pieces on as they arrive, until that takes waiting: for the client, the observer, or the end."""
+        observer = self._observer
+
+        def hand_on(piece: bytes) -> bool:
+            if observer is not None:
+                piece = observer.piece(piece, False)  # noqa: FBT003 - as the protocol has it
+                if not piece:
+                    return not observer.holds
+            self._tail = piece[-4:] if len(piece) >= 4 else self._tail[-4:] + piece
+            return write(piece) and (observer is None or not observer.holds)
+
+        await exchange.pour(hand_on)
+        if observer is not None and observer.holds:
+            await self._send({"type": "http.response.body", "body": await observer.commit(), "more_body": True})
 
     async def _observed(self, observer: Observer, piece: bytes, *, last: bool = False) -> bytes:
         piece = observer.piece(piece, last)
@@ -219,17 +238,14 @@ class _Answer:
             await self._send({"type": "http.response.body", "body": frame, "more_body": False})
         return True
 
-    def _read_head(self, headers: Fields) -> int | None:
-        remaining, media_type, encoded = None, "", False
+    def _read_head(self, headers: Fields) -> None:
+        media_type, open_ended = "", True
         for name, value in headers:
             if name == b"content-type":
                 media_type = value.decode("latin-1")
-            elif name == b"content-encoding":
-                encoded = True
-            elif name == b"content-length" and self._scope["method"] != "HEAD":
-                remaining = int(value)
-        self._media_type = media_type if remaining is None and not encoded else ""
-        return remaining
+            elif name == b"content-encoding" or (name == b"content-length" and self._scope["method"] != "HEAD"):
+                open_ended = False
+        self._media_type = media_type if open_ended else ""
 
     def _between_events(self) -> bool:
         ends = (b"\n",) if "ndjson" in self._media_type else (b"\n\n", b"\r\n\r\n", b"\r\r")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 
 import httpx
@@ -12,6 +12,8 @@ from .connection import Connection
 from .framing import Field
 from .request_head import Body
 from .response_reader import ResponseReader
+
+Sink = Callable[[bytes], bool]
 
 MAX_UNBROKEN_BYTES = 262_144  # As many as a loop reads in one go.
 
@@ -41,13 +43,14 @@ class Exchange(httpx.AsyncByteStream):
     request does not keep to its declared length; and whatever the request's own stream raises.
     """
 
-    __slots__ = ("_connection", "_failure", "_upload", "closes", "reader", "timeouts", "uploading", "waiter")
+    __slots__ = ("_connection", "_failure", "_upload", "closes", "reader", "sink", "timeouts", "uploading", "waiter")
 
     def __init__(self, connection: Connection, reader: ResponseReader, timeouts: Timeouts, closes: bool) -> None:
         self.reader = reader
         self.timeouts = timeouts
         self.uploading = False
         self.closes = closes
+        self.sink: Sink | None = None
         self._connection = connection
         self.waiter: asyncio.Future[None] | None = None
         self._upload: asyncio.Task[None] | None = None
@@ -84,6 +87,16 @@ class Exchange(httpx.AsyncByteStream):
         """All of the response has arrived: `read` gives the rest in one piece and never waits."""
         return self.reader.complete
 
+    @property
+    def ready(self) -> bool:
+        """`read` has something to give, be it the end."""
+        return bool(self.reader.pieces) or self.reader.complete
+
+    @property
+    def ended(self) -> bool:
+        """`read` has given all of it."""
+        return self.reader.complete and not self.reader.pieces
+
     async def read(self) -> bytes:
         """The next bytes of the body, all that have arrived; b"" once it has ended."""
         reader = self.reader
@@ -98,6 +111,37 @@ class Exchange(httpx.AsyncByteStream):
         if connection.reading_paused and connection.exchange is self:
             connection.resume_reading()
         return body
+
+    async def pour(self, sink: Sink) -> None:
+        """Give what arrives to `sink` at once, within the loop's own callback, so that no task is woken for it.
+
+        `sink` takes each piece as `read` would give it, and returns False where the next one has to wait; it never
+        waits itself. Returns then, or when there is something for `read` to give or to raise: the end among it, with
+        what arrived together with it.
+
+        Raises:
+            Exception: What `sink` raised; the connection is closed.
+        """
+        if self.ready:
+            return
+        self.sink = sink
+        try:
+            await self._wait()
+        finally:
+            self.sink = None
+
+    def hand_on(self, sink: Sink) -> None:
+        """Give `sink` what has arrived; called by the connection, for a response that has not ended."""
+        reader = self.reader
+        if not reader.pieces:
+            return
+        try:
+            if sink(reader.take()):
+                return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the task that gave the sink
+            self._connection.fail(error)
+        self.sink = None
+        self.wake()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while body := await self.read():
