@@ -110,10 +110,11 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        scope["extensions"] = {  # type: ignore[typeddict-item]
+        offered: dict[str, Any] = {
             DISCONNECT: partial(self._call_at_disconnect, self.cycle),
             WRITE: self.cycle.write,
         }
+        scope["extensions"] = offered
         if getattr(before, "response_complete", True):  # there is none before the first request
             self._start_asgi_task(self.cycle, self.app)
         else:

@@ -169,7 +169,7 @@ class _Answer:
         self._write: Write | None = scope.get("extensions", {}).get("attach.write")
 
     async def relay(self, exchange: Exchange, first: bytes = b"") -> None:
-        """Send the answer on as it comes. The piece that completes it, where it comes with its end, is the last message.
+        """Send the answer on as it comes. A piece that comes with the answer's end is the last message.
 
         Args:
             first: What was read of the body before.
@@ -202,7 +202,7 @@ class _Answer:
 
         def hand_on(piece: bytes) -> bool:
             if observer is not None:
-                piece = observer.piece(piece, False)  # noqa: FBT003 - as the protocol has it
+                piece = observer.piece(piece, False)
                 if not piece:
                     return not observer.holds
             self._tail = piece[-4:] if len(piece) >= 4 else self._tail[-4:] + piece

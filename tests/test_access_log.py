@@ -5,6 +5,7 @@ import io
 import json
 import re
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from middleware import AccessLog, AccessLogMiddleware
 from middleware.access_log import AccessLine
 from tests.clock import Clock
-from tests.gateways import Stand, standing
+from tests.gateways import Stand, standing, standing_on_uvicorn
 from tests.servers import Connection, Received
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -131,6 +132,31 @@ async def test_a_stream_that_the_engine_broke_is_incomplete() -> None:
     (line,) = read(stand)
     assert (line["status"], line["code"], line["complete"]) == (200, "engine_broken", False)
     assert line["bytes"] in (0, 5)
+
+
+@pytest.mark.parametrize("server", ["ours", "uvicorn's"])
+async def test_a_stream_is_counted_to_the_byte_and_arrives_piece_by_piece(server: str) -> None:
+    arrived = asyncio.Semaphore(0)
+
+    async def piecemeal(received: Received, connection: Connection) -> None:
+        await connection.head(transfer_encoding="chunked", content_type="text/event-stream")
+        for size in range(1, 9):
+            await connection.chunk(b"x" * size)
+            await arrived.acquire()
+        await connection.send(b"4\r\nlast\r\n0\r\n\r\n")
+
+    standing_on = standing if server == "ours" else partial(standing_on_uvicorn, http="httptools")
+    async with standing_on(piecemeal) as stand, stand.line() as line:
+        await line.ask(stand.request("GET", "/x"))
+        await line.head()
+        for size in range(1, 9):
+            assert await line.chunk() == b"x" * size
+            arrived.release()
+        assert await line.chunk() == b"last"
+        assert await line.chunk() == b""
+    (said,) = stand.access_lines
+    assert re.search(rf" 200 GET /x user=alice bytes={sum(range(9)) + 4} ", said)
+    assert not said.endswith("incomplete")
 
 
 async def test_a_client_that_left_before_its_answer_is_told_apart() -> None:
