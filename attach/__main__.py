@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from auth import SigningKeyError
+from store import JournalError
 
 from . import command_line, commands, memory_command
 from .dev import DevError
@@ -19,6 +20,7 @@ COMMANDS = {
     "token": commands.token,
     "keys": commands.keys,
     "check": commands.check,
+    "usage": commands.usage,
     "memory": memory_command.memory,
 }
 
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as exc:
         print(refusal_to_start(exc), file=sys.stderr)
         return 2
-    except (CannotListen, DevError, LocalEngineError, SigningKeyError) as exc:
+    except (CannotListen, DevError, JournalError, LocalEngineError, SigningKeyError) as exc:
         print(f"attach-gateway: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

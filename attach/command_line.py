@@ -17,6 +17,7 @@ examples:
   attach-gateway token --user alice        another token for a gateway in dev mode
   attach-gateway keys rotate               a new key of the gateway's own signs from now on
   attach-gateway memory tail               what was asked and answered lately
+  attach-gateway usage --days 7            who used how many tokens of which model
   attach-gateway COMMAND --help            everything about one command
 """
 
@@ -54,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--user", default=DEV_USER, metavar="NAME", help=f"whom it stands for (default {DEV_USER})")
     keys = _command(commands, "keys", "replace the key that the gateway signs with", "attach-gateway keys rotate")
     keys.add_argument("action", choices=["rotate"], help="a new key signs; the old one is believed for another day")
+    usage = _command(commands, "usage", "show who used how many tokens", "attach-gateway usage --days 7 --user alice")
+    usage.add_argument("--user", metavar="NAME", help="of this user only")
+    usage.add_argument("--days", type=_count, default=30, metavar="N", help="today and the days before (default 30)")
     _command(commands, "check", "show the settings in force and what answers", "attach-gateway check")
     _add_memory(commands)
     return parser

@@ -14,6 +14,7 @@ from .gateway import create_app
 from .listener import listen
 from .server import build_server, loop_factory
 from .settings import Settings
+from .usage_table import usage_table
 from .workers import Workers
 
 
@@ -55,6 +56,13 @@ def keys(variables: Mapping[str, str], options: argparse.Namespace) -> int:
             "the key is in ATTACH_SIGNING_KEY: put a new one before it there, and keep the old for a day"
         )
     print(f"Signing from now on: {KeyFolder(settings.data_dir).rotate().kid}")
+    return 0
+
+
+def usage(variables: Mapping[str, str], options: argparse.Namespace) -> int:
+    """Print who used what."""
+    settings = Settings.for_dev(variables)
+    print(asyncio.run(usage_table(settings.data_dir, user=options.user, days=options.days)))
     return 0
 
 
