@@ -21,9 +21,11 @@ from tests.dialects import (
     COMPLETION,
     DIALECTS,
     MODEL,
+    NDJSON,
     OLLAMA,
     OPENAI,
     PROMPT,
+    SSE,
     Dialect,
     line,
     openai_frames,
@@ -31,6 +33,7 @@ from tests.dialects import (
 from tests.gateways import Answer, Stand, standing
 from tests.servers import Connection, Received, Script, hello
 from tests.usage_rows import usage_rows
+from tests.wire.recordings import Recording, each_recording
 
 each_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -128,6 +131,29 @@ async def test_the_bytes_of_a_stream_are_the_engines(gate: Gate, dialect: Dialec
     assert answer.seen is not None
     assert answer.seen.body == body
     assert answer.body == b"".join(dialect.frames(COMPLETION))
+
+
+@each_recording
+async def test_what_engines_answer_is_passed_on_and_counted_as_they_count_it(gate: Gate, recording: Recording) -> None:
+    body, reading = recording.body, recording.reading
+
+    async def play(received: Received, connection: Connection) -> None:
+        if not recording.is_stream:
+            await connection.answer(body)
+            return
+        await connection.head(content_type=SSE if recording.name.endswith(".sse") else NDJSON, connection="close")
+        for at in range(0, len(body), 97):
+            await connection.send(body[at : at + 97])
+        connection.writer.close()
+
+    async with gate(play) as stand:
+        question = line(model=MODEL, prompt="Say", stream=recording.is_stream, stream_options={"include_usage": True})
+        answer = await stand.ask("POST", recording.path, body=question)
+        (row,) = rows(stand)
+    assert answer.body == body
+    if reading.input_tokens is not None and reading.output_tokens is not None:
+        assert (row["tokens_in"], row["tokens_out"], row["exact"]) == (reading.input_tokens, reading.output_tokens, 1)
+        assert row["model"] == (reading.model or MODEL)
 
 
 async def test_an_embedding_counts_its_input(gate: Gate) -> None:
