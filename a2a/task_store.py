@@ -212,7 +212,9 @@ class TaskStore:
     async def forget(self, owner: str) -> int:
         """Drop everything of one user; calls that are under way are given up. Returns how many tasks it was."""
         async with self._database.write() as connection:
-            return await _drop(connection, select(TASKS.c.id).where(TASKS.c.owner == owner))
+            dropped = await _drop(connection, select(TASKS.c.id).where(TASKS.c.owner == owner))
+        await self._database.scrub()
+        return dropped
 
     async def counts(self) -> dict[str, int]:
         """How many tasks there are in each state, for metrics."""

@@ -19,11 +19,13 @@ from a2a.desk import Desk
 from a2a.dispatch import Dispatcher
 from a2a.hop import Hop
 from a2a.targets import Targets
+from a2a.task_memory import TaskMemory
 from a2a.task_routes import UNKEPT, issued, task_routes
 from a2a.task_store import TaskStore
 from a2a.task_tables import SCHEMA
 from a2a.workflows import TemporalWorkflows
 from auth import AgentScope, AuthError, Identity, InsufficientScope, credential
+from mem import Memory
 from store import Database
 
 from .errors import answer
@@ -69,8 +71,8 @@ class Tasks:
         return await self.store.belongs(user, task, parent)
 
 
-def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp) -> Tasks:
-    """Opens nothing."""
+def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp, memory: Memory | None) -> Tasks:
+    """Opens nothing. Whoever has memory forget him has his tasks forgotten too."""
     ours = settings.tasks
     database = Database(settings.data_dir, schemas=[SCHEMA], url=ours.database_url)
     store = TaskStore(database, max_open=ours.max_open)
@@ -78,12 +80,17 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp) -> Ta
     exchange_client = httpx.AsyncClient(trust_env=False)
     hop = Hop(ours, delegation=sign_in.delegation, signer=sign_in.agent_signer, client=exchange_client)
     engine = InProcessEngine(engine_path, answer=answer, max_bytes=ours.max_result_bytes)
-    carrier = TaskCarrier(ours, client=client, hop=hop, engine=engine, recall=_recall_nothing)
+    record = None if memory is None else TaskMemory(memory)
+    recall, knows = (_recall_nothing, _knows_nothing) if record is None else (record.recall, record.knows)
+    if memory is not None:
+        memory.forget_also = store.forget
+    carrier = TaskCarrier(ours, client=client, hop=hop, engine=engine, recall=recall)
     workflows = _workflows(settings, store)
     dispatcher = Dispatcher(
         store,
         carrier,
         watcher=workflows,
+        recorder=record,
         max_attempts=ours.max_attempts,
         concurrency=ours.concurrency,
         keep=ours.keep,
@@ -98,7 +105,7 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp) -> Ta
         dispatcher=dispatcher,
         hop=hop,
         may_call_engine=_engine_rule(settings),
-        knows_event=_knows_nothing,
+        knows_event=knows,
         workflows=workflows,
     )
     tasks = Tasks(
