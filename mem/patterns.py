@@ -68,7 +68,9 @@ SECRETS: tuple[Secret, ...] = (
     Secret(
         "token",
         ("eyJ",),
-        re.compile(rf"{_FREE}eyJ[A-Za-z0-9_-]{{10,}}+(?:\.[A-Za-z0-9_-]*+){{2,4}}+"),
+        re.compile(
+            rf"{_FREE}eyJ[A-Za-z0-9_-]{{10,}}+\.[A-Za-z0-9_-]*+\.[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++)?+"
+        ),
         _is_signed,
     ),
     Secret(
