@@ -5,6 +5,8 @@ from .paths import dialect_of, is_responses
 # What frames of one token differ in, beside their token: numbers that grow, escapes, a role, a name.
 _SLACK_BYTES = 24
 _BYTES_PER_TOKEN = 4
+# What tells of a stream's last frames: they are long and hold no text.
+_LAST = (b'"usage":{', b'"timings":{', b'"done":true', b'"stop":true', b'"done": true', b'"usage": {')
 
 
 class StreamEstimator:
@@ -34,8 +36,11 @@ class StreamEstimator:
             if self._unframed:
                 self._tokens += size // self._unframed
         elif self._mark in piece:
+            self._unframed = 0
             each = size // frames
             self._shortest = min(self._shortest, each)
             more = size - frames * (self._shortest + _SLACK_BYTES)
-            self._tokens += frames if more <= 0 else frames + more // _BYTES_PER_TOKEN
+            if more > 0 and not any(word in piece for word in _LAST):
+                self._tokens += more // _BYTES_PER_TOKEN
+            self._tokens += frames
         return self._tokens
