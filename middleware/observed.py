@@ -45,6 +45,7 @@ class ObservedExchange:
 
     __slots__ = (
         "_allowed",
+        "_asked_again",
         "_asking",
         "_by_bytes",
         "_capture",
@@ -109,7 +110,7 @@ class ObservedExchange:
         self._allowed: float = inf
         self._asking: asyncio.Task[None] | None = None
         self._uncounted: list[bytes] = []
-        self._refused_more = self._cut = self._running = False
+        self._refused_more = self._cut = self._running = self._asked_again = False
 
     # The quota's side.
 
@@ -155,16 +156,18 @@ class ObservedExchange:
     def request_again(self, refusal: bytes) -> bytes | None:
         if self.plain is None or b"stream_options" not in refusal:
             return None
-        self._recorder.refuses_usage.add(self.state.get("engine", ""))
+        self._asked_again = True
         plain, self.plain = self.plain, None
         return plain
 
     def answer(self, status: int, headers: Fields) -> Fields:
         self.status = status
+        if self._asked_again and status < 400:  # Else it was the request's own fault, not ours.
+            self._recorder.refuses_usage.add(self.state.get("engine", ""))
         length_known = False
         for name, value in headers:
             if name == b"content-type":
-                self.content_type = value
+                self.content_type = value.lower()
             elif name == b"content-encoding":
                 self.content_encoding = value.lower()
             elif name == b"content-length":

@@ -635,6 +635,24 @@ async def test_an_engine_that_refuses_to_tell_usage_is_asked_without_and_not_aga
     assert (bodies[0] == body, bodies[1:]) == (False, [body, body])
 
 
+async def test_no_caller_can_have_an_engine_taken_for_one_that_refuses_to_tell_usage(gate: Gate) -> None:
+    """Engines repeat in a refusal what they were asked for."""
+
+    async def strict(received: Received, connection: Connection) -> None:
+        if b"temperature" in received.body:
+            fault = line(error={"message": "temperature: Input should be a number, not 'stream_options'"})
+            await connection.answer(fault, "400 Bad Request")
+            return
+        await only_if_asked(received, connection)
+
+    async with gate(strict, alone=True) as stand:
+        hostile = await stand.ask("POST", OPENAI.path, body=OPENAI.ask(stream=True, temperature="stream_options"))
+        answer = await stand.ask("POST", OPENAI.path, body=OPENAI.ask(stream=True))
+    assert (hostile.status, answer.status) == (400, 200)
+    assert answer.seen is not None
+    assert as_asked(answer.seen)
+
+
 async def test_another_refusal_of_the_engine_stands(gate: Gate) -> None:
     refusal = line(error={"message": "no such model"})
 
