@@ -27,6 +27,7 @@ RENEW_SECONDS = 2.0
 SWEEP_SECONDS = 60.0
 PAUSE_SECONDS = 0.5
 FINISH_TRIES = 30
+WATCHED_SHARE = 4  # What runs elsewhere costs less here than a call.
 
 
 class Carrier(Protocol):
@@ -191,7 +192,7 @@ class Dispatcher:
             if watched and self._watcher is None:
                 continue
             busy = sum(run.watches == watched for run in self._running.values())
-            if room := self._concurrency * (16 if watched else 1) - busy:
+            if room := self._concurrency * (WATCHED_SHARE if watched else 1) - busy:
                 for task in await self._store.claim(self.worker, limit=room, watched=watched):
                     self.start(task)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, delete, func, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,6 +33,8 @@ LEASE_SECONDS = 10.0
 MOST_STEPS = 1000
 MOST_LINKS = 32  # More than a chain of tasks can have.
 
+_NULL = literal("null")
+_BRIEF = [_NULL.label(column.name) if column.name in ("input", "result") else column for column in TASKS.c]
 _Happened = tuple[str, State, Mapping[str, Any]]
 
 
@@ -99,14 +101,17 @@ class TaskStore:
         state: State | None = None,
         before: tuple[float, str] | None = None,
     ) -> list[Task]:
-        """The owner's tasks, newest first; `before` is (created, id) of the last one of the page before."""
+        """The owner's tasks without input and result, newest first.
+
+        `before` is (created, id) of the last one of the page before.
+        """
         wanted = [TASKS.c.owner == owner]
         if state is not None:
             wanted.append(TASKS.c.state == state)
         if before is not None:
             at, name = before
             wanted.append(or_(TASKS.c.created < at, and_(TASKS.c.created == at, TASKS.c.id < name)))
-        query = select(TASKS).where(*wanted).order_by(TASKS.c.created.desc(), TASKS.c.id.desc()).limit(limit)
+        query = select(*_BRIEF).where(*wanted).order_by(TASKS.c.created.desc(), TASKS.c.id.desc()).limit(limit)
         async with self._database.read() as connection:
             return [_task(row) for row in (await connection.execute(query)).all()]
 

@@ -126,7 +126,7 @@ NO_TASKS: list[tuple[bytes, int, str]] = [
     (b'{"input": 1, "target": "nobody"}', 403, "target_not_allowed"),
     (b'{"input": 1, "target_url": "http://169.254.169.254/"}', 403, "target_not_allowed"),
     (b'{"input": 1, "target": "temporal://Some"}', 403, "target_not_allowed"),
-    (b'{"input": "' + b"x" * (4 * 1024 * 1024) + b'"}', 413, "task_too_large"),
+    (b'{"input": "' + b"x" * (1024 * 1024) + b'"}', 413, "task_too_large"),
 ]
 
 
