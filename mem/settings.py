@@ -5,11 +5,32 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 Redaction = Literal["on", "off", "email"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeaviateSettings:
+    """Where Weaviate is.
+
+    Attributes:
+        url: Of its REST API; "embedded": the client starts a server of its own.
+        grpc_port: On the same host; it is used where somebody listens there.
+        directory: Where the embedded server keeps its files.
+    """
+
+    url: str = "http://127.0.0.1:6666"
+    grpc_port: int = 50051
+    api_key: str | None = field(default=None, repr=False)
+    directory: Path = Path(".attach/weaviate")
+
+    @property
+    def embedded(self) -> bool:
+        return self.url == "embedded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +46,8 @@ class MemorySettings:
         redact: Whether secrets are taken out before anything is kept; "email": addresses too.
         keep_media: Images, audio and files are kept as they came, and not only their hash and size.
         retention_days: 0: for ever.
+        weaviate: For the backends that keep a copy there.
+        database_url: For `postgres`: `postgresql+asyncpg://...`.
     """
 
     backend: str = "sqlite"
@@ -34,6 +57,8 @@ class MemorySettings:
     redact: Redaction = "on"
     keep_media: bool = False
     retention_days: int = 90
+    weaviate: WeaviateSettings = field(default_factory=WeaviateSettings)
+    database_url: str | None = field(default=None, repr=False)
 
     @property
     def on(self) -> bool:

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-# Lies beside some checkouts and can be installed nowhere else.
-BESIDE = frozenset({"vectors"})
+# What stands beside some checkouts and cannot be installed from the usual places.
+BESIDE = frozenset({"vectors", "weaviate"})
 
 
 def require(name: str, present: bool, reason: str) -> None:

@@ -1,0 +1,234 @@
+"""Memory in PostgreSQL: drained from each machine's journal, and from then on the record that answers all reads."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    and_,
+    delete,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.postgresql import TSVECTOR, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.elements import ColumnElement
+
+from store import Database, DatabaseError, Schema
+
+from .cleaning import compact
+from .document import document_of, event_of_document, words_of
+from .interface import EventQuery, MemoryBackend, MemoryEvent, MemoryReader, MemoryUnavailable, Owner, Removal, Session
+from .settings import MemorySettings
+from .words import phrases_in
+
+SECONDS = 5.0  # What one call may take.
+CANDIDATES = 1000  # The newest that are ranked.
+AT_ONCE = 2000  # Rows that one statement removes.
+MOST_PAGE = 16 * 1024 * 1024  # Characters of a page; what is beyond comes with the next.
+
+_TABLES = MetaData()
+_EVENTS = Table(
+    "mem_events",
+    _TABLES,
+    Column("id", String(36, collation="C"), primary_key=True),
+    Column("owner", Text(collation="C"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("session", Text),
+    Column("task", Text),
+    Column("run", Text),
+    Column("model", Text),
+    Column("document", Text, nullable=False),
+    Column("words", TSVECTOR, nullable=False),
+    Index("mem_events_by_owner", "owner", "id"),
+    Index("mem_events_by_session", "owner", "session", "id"),
+    Index("mem_events_by_task", "owner", "task", "id"),
+    Index("mem_events_by_words", "words", postgresql_using="gin"),
+)
+_FILTERS = ("session", "task", "run", "event", "model")
+
+
+class PostgresMemory(MemoryBackend, MemoryReader):
+    """One row for each event, under its own id, found by an index that knows the owner too."""
+
+    def __init__(self, settings: MemorySettings) -> None:
+        """Opens nothing. `settings.database_url` must be set."""
+        assert settings.database_url is not None
+        schema = Schema("memory", _TABLES)
+        self._database = Database(Path(), schemas=[schema], url=settings.database_url)
+
+    @property
+    def reader(self) -> MemoryReader:
+        return self
+
+    async def __aenter__(self) -> Self:
+        await self._database.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._database.__aexit__(kind, value, trace)
+
+    # Keeping
+
+    async def deliver(self, events: Sequence[MemoryEvent]) -> None:
+        rows = [_row(event) for event in events]
+        statement = insert(_EVENTS).on_conflict_do_nothing(index_elements=["id"])
+        async with self._writing() as connection:
+            for row in rows:
+                words = func.to_tsvector("simple", row.pop("words")).op("||")(_mark(row["owner"]))
+                await connection.execute(statement.values(**row, words=words))
+
+    async def delete(self, removals: Sequence[Removal]) -> None:
+        ends = time.monotonic() + SECONDS
+        for removal in removals:
+            mine = _EVENTS.c.owner == _plain(removal.user)
+            if removal.ids is None:
+                while await self._remove(and_(mine, _EVENTS.c.id <= removal.until)) == AT_ONCE:
+                    if time.monotonic() > ends:
+                        raise MemoryUnavailable(retry_after=0)
+            else:
+                await self._remove(and_(mine, _EVENTS.c.id.in_(removal.ids)))
+
+    async def _remove(self, which: ColumnElement[bool]) -> int:
+        some = select(_EVENTS.c.id).where(which).limit(AT_ONCE)
+        async with self._writing() as connection:
+            return (await connection.execute(delete(_EVENTS).where(_EVENTS.c.id.in_(some)))).rowcount
+
+    # Reading
+
+    async def events(self, query: EventQuery) -> Sequence[MemoryEvent]:
+        statement = _of(query.owner)
+        for name in _FILTERS:
+            if (value := getattr(query, name)) is not None:
+                statement = statement.where(_EVENTS.c[name] == _plain(value))
+        if query.before is not None:
+            statement = statement.where(_EVENTS.c.id < query.before)
+        if query.since is not None:
+            statement = statement.where(_EVENTS.c.at >= query.since)
+        order = _EVENTS.c.id.desc()
+        if query.after is not None:
+            statement, order = statement.where(_EVENTS.c.id > query.after), _EVENTS.c.id.asc()
+        return await self._documents(statement.order_by(order).limit(query.limit))
+
+    async def event(self, owner: Owner, id: str) -> MemoryEvent | None:  # noqa: A002 - as the event calls it
+        found = await self._documents(_of(owner).where(_EVENTS.c.id == _plain(id)))
+        return found[0] if found else None
+
+    async def search(self, owner: Owner, words: str, *, limit: int) -> Sequence[MemoryEvent]:
+        phrases = phrases_in(words)
+        if not phrases:
+            return ()
+        asked = func.phraseto_tsquery("simple", " ".join(phrases[0]))
+        for phrase in phrases[1:]:
+            asked = asked.op("&&")(func.phraseto_tsquery("simple", " ".join(phrase)))
+        marked = asked.op("&&")(func.phraseto_tsquery("simple", _name(_plain(owner.user))))
+        newest = (
+            select(_EVENTS.c.id, _EVENTS.c.document, func.ts_rank(_EVENTS.c.words, asked).label("points"))
+            .where(_EVENTS.c.owner == _plain(owner.user), _EVENTS.c.words.op("@@")(marked))
+            .order_by(_EVENTS.c.id.desc())
+            .limit(CANDIDATES)
+        )
+        if owner.task is not None:
+            newest = newest.where(_EVENTS.c.task == _plain(owner.task))
+        best = newest.subquery()
+        return await self._documents(select(best.c.document).order_by(best.c.points.desc(), best.c.id.desc()).limit(limit))
+
+    async def sessions(self, owner: Owner, *, limit: int, before: float | None = None) -> Sequence[Session]:
+        last = func.max(_EVENTS.c.at)
+        statement = (
+            select(_EVENTS.c.session, func.min(_EVENTS.c.at), last, func.count())
+            .where(*_whose(owner), _EVENTS.c.session.is_not(None))
+            .group_by(_EVENTS.c.session)
+            .order_by(last.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            statement = statement.having(last < before)
+        async with self._reading() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [Session(session_id=name, first=first, last=end, events=count) for name, first, end, count in rows]
+
+    async def _documents(self, statement: Select[Any]) -> list[MemoryEvent]:
+        found: list[MemoryEvent] = []
+        size = 0
+        async with self._reading() as connection:
+            for (document,) in await connection.execute(statement):
+                size += len(document)
+                if found and size > MOST_PAGE:
+                    break
+                found.append(event_of_document(json.loads(document)))
+        return found
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with asyncio.timeout(SECONDS), self._database.write() as connection:
+                yield connection
+        except (DatabaseError, TimeoutError) as error:
+            raise MemoryUnavailable from error
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with asyncio.timeout(SECONDS), self._database.read() as connection:
+                yield connection
+        except (DatabaseError, TimeoutError) as error:
+            raise MemoryUnavailable from error
+
+
+def _whose(owner: Owner) -> list[ColumnElement[bool]]:
+    whose = [_EVENTS.c.owner == _plain(owner.user)]
+    return whose if owner.task is None else [*whose, _EVENTS.c.task == _plain(owner.task)]
+
+
+def _of(owner: Owner) -> Select[Any]:
+    return select(_EVENTS.c.document).where(*_whose(owner))
+
+
+def _row(event: MemoryEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "owner": _plain(event.user),
+        "at": event.timestamp,
+        "event": event.event,
+        "session": _plain(event.session_id),
+        "task": _plain(event.task_id),
+        "run": _plain(event.run_id),
+        "model": _plain(event.model),
+        "document": compact(document_of(event)),
+        "words": words_of(event),
+    }
+
+
+def _mark(user: str) -> ColumnElement[Any]:
+    """A word that only one user's events have."""
+    return func.to_tsvector("simple", literal(_name(user)))
+
+
+def _name(user: str) -> str:
+    return f"owner{hashlib.sha256(user.encode()).hexdigest()[:24]}"
+
+
+def _plain(text: Any) -> Any:
+    """PostgreSQL's texts have no NUL."""
+    return text.replace("\0", "\ufffd") if isinstance(text, str) else text
