@@ -153,6 +153,7 @@ class Settings:
     ) -> Self:
         public_url = environment.url("PUBLIC_URL")
         identity_jwt = environment.choice("IDENTITY_JWT", IDENTITY_JWT)
+        tasks = task_settings(environment)
         settings = cls(
             issuers=issuers,
             did=did,
@@ -164,7 +165,7 @@ class Settings:
             auth0_client=environment.optional("AUTH0_CLIENT"),
             public_url=public_url,
             scopes=scopes,
-            tasks=task_settings(environment),
+            tasks=tasks,
             cors_origins=environment.origins("CORS_ORIGINS"),
             trusted_proxies=environment.networks("TRUSTED_PROXIES"),
             max_request_bytes=environment.size("MAX_REQUEST_BYTES"),
@@ -173,7 +174,7 @@ class Settings:
             quota=quota_settings(environment),
             observe=observe_settings(environment),
             usage=usage_settings(environment),
-            memory=memory_settings(environment),
+            memory=memory_settings(environment, database_url=tasks.database_url),
             outbox_max=environment.count("OUTBOX_MAX", least=100, most=100_000_000),
             outbox_max_bytes=environment.size("OUTBOX_MAX_BYTES"),
             signing_key=_signing_key(environment),

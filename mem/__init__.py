@@ -12,6 +12,7 @@ from .interface import (
     MemoryFault,
     MemoryOff,
     MemoryReader,
+    MemoryRecord,
     MemoryTooLarge,
     MemoryUnavailable,
     NoSuchEvent,
@@ -27,7 +28,7 @@ from .memory import Memory
 from .reader import page_of, search_in, users_of
 from .redact import Redactor
 from .routes import memory_routes
-from .settings import MemorySettings, Redaction
+from .settings import MemorySettings, Redaction, WeaviateSettings
 
 __all__ = [
     "Caller",
@@ -40,6 +41,7 @@ __all__ = [
     "MemoryFault",
     "MemoryOff",
     "MemoryReader",
+    "MemoryRecord",
     "MemorySettings",
     "MemoryTooLarge",
     "MemoryUnavailable",
@@ -51,6 +53,7 @@ __all__ = [
     "Removal",
     "Session",
     "State",
+    "WeaviateSettings",
     "backend_names",
     "build_backend",
     "event_id",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from store import DeliveryFailed, Entry, Journal, Outbox
 
 from .cleaning import compact, json_object
 from .interface import MemoryBackend, MemoryEvent, MemoryUnavailable, Removal
+from .removal import remove
 from .rows import SELECT, bodies, event_of, key_of, owner_of
 
 SINK = "memory"
@@ -17,7 +18,7 @@ _REMOVAL = "removal:"
 
 
 class Copies:
-    """Says in the journal's changes what the copy must get, and delivers it.
+    """Says in the journal's changes what the copy must get, and delivers it; what a record took leaves the journal.
 
     An entry for an event holds its id alone: the event is read when its turn comes, so that what was removed meanwhile
     is sent nowhere. What was removed while it was on its way is removed from the copy before its entry counts as
@@ -55,6 +56,8 @@ class Copies:
             if there:
                 await self._backend.deliver(list(there.values()))
                 there = await self._journal.read(partial(_events, wanted))
+                if self._backend.reader is not None:
+                    await self._journal.write(partial(_let_go, there.values()))
             if gone := [Removal(user=user, ids=(one,)) for one, user in wanted.items() if one not in there]:
                 await self._backend.delete(gone)
         except MemoryUnavailable as fault:
@@ -66,6 +69,17 @@ def removal_of(entry: Entry) -> Removal:
     said = json_object(entry.body)
     ids = said["ids"]
     return Removal(user=entry.owner, ids=None if ids is None else tuple(ids), until=said["until"])
+
+
+def _let_go(events: Iterable[MemoryEvent], connection: sqlite3.Connection) -> None:
+    """Take what is safe elsewhere out of the journal."""
+    for event in events:
+        owner = owner_of(connection, event.user)
+        row = connection.execute(
+            "SELECT seq FROM mem_events WHERE owner = ? AND id = ?", (owner, key_of(event.id))
+        ).fetchone()
+        if owner is not None and row is not None:
+            remove(connection, owner, row[0])
 
 
 def _events(wanted: Mapping[str, str], connection: sqlite3.Connection) -> dict[str, MemoryEvent]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from .interface import MemoryBackend
 from .settings import MemorySettings
 
 # Besides these there are "sqlite", the journal alone, and "none".
-BACKENDS: Mapping[str, str] = {}
+BACKENDS: Mapping[str, str] = MappingProxyType(
+    {
+        "postgres": "mem.postgres:PostgresMemory",
+        "weaviate": "mem.weaviate:WeaviateMemory",
+        "sakana": "mem.sakana:SakanaMemory",
+    }
+)
 
 
 def backend_names() -> tuple[str, ...]:

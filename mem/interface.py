@@ -239,6 +239,18 @@ class MemoryReader(Protocol):
         ...
 
 
+class MemoryRecord(MemoryReader, Protocol):
+    """A reader of what journals are drained into: they let go of what it has taken. Raises `MemoryUnavailable`."""
+
+    async def count(self, user: str) -> int:
+        """How many events of a user are there."""
+        ...
+
+    async def retain(self, since: str) -> int:
+        """Remove everybody's events with ids below `since`. Returns how many those were."""
+        ...
+
+
 class MemoryBackend(Protocol):
     """A copy of memory somewhere else, fed from the outbox; it is never on the way of an answer.
 
@@ -248,8 +260,8 @@ class MemoryBackend(Protocol):
     """
 
     @property
-    def reader(self) -> MemoryReader | None:
-        """What answers all reads in place of the journal (a record for several machines).
+    def reader(self) -> MemoryRecord | None:
+        """What answers all reads in place of the journal (a record for several machines), which is drained into it.
 
         None: the journal answers, and of this only `search` is asked.
         """

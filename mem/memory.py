@@ -16,6 +16,7 @@ from store import Change, Delivery, Journal, JournalError, Outbox
 
 from .cleaning import Cleaner
 from .copies import SINK, Copies
+from .drained import DrainedReader
 from .history import Digests, Seen, Turn, write_bodies
 from .index import Indexer
 from .interface import (
@@ -77,6 +78,8 @@ class Memory(Remembering):
         self._backend = backend
         self._copies = None if backend is None else Copies(journal, backend, outbox or Outbox(clock))
         self._own = JournalReader(journal)
+        self._record = None if backend is None else backend.reader
+        self._reader: MemoryReader = self._own if self._record is None else DrainedReader(self._own, self._record)
         self._index = Indexer(journal)
         self._clock = clock
         self._digests: Digests | None = None
@@ -180,6 +183,8 @@ class Memory(Remembering):
 
     async def search(self, owner: Owner, words: str, *, limit: int) -> Sequence[MemoryEvent]:
         """As `MemoryReader.search`: the backend's answer, or the journal's where it has none."""
+        if self._record is not None:
+            return await self._reader.search(owner, words, limit=limit)
         if self._backend is not None:
             try:
                 return await self._backend.search(owner, words, limit=limit)
@@ -198,10 +203,6 @@ class Memory(Remembering):
                 yield event
             after = page[-1].id
 
-    @property
-    def _reader(self) -> MemoryReader:
-        return (self._backend.reader if self._backend is not None else None) or self._own
-
     # Forgetting
 
     async def delete(self, owner: Owner, id: str) -> bool:  # noqa: A002 - as the event calls it
@@ -209,6 +210,7 @@ class Memory(Remembering):
         if await self.event(owner, id) is None:
             return False
         await self._write(partial(self._remove_one, owner.user, id))
+        await self._remove_from_record(Removal(user=owner.user, ids=(id,)))
         self._index.wake()
         return True
 
@@ -218,11 +220,19 @@ class Memory(Remembering):
         Nothing of it can be read from the first moment on. When this returns, nothing of it is in the journal's file;
         copies elsewhere follow through the outbox. If the process dies in between, the next one goes on.
         """
-        count = await self._write(partial(self._disown, user))
+        count = 0 if self._record is None else await self._record.count(user)
+        count += await self._write(partial(self._disown, user))
+        await self._remove_from_record(Removal(user=user, until=event_id(self._clock())))
         if self.forget_also is not None:
             await self.forget_also(user)
         await self._sweep()
         return count
+
+    async def _remove_from_record(self, removal: Removal) -> None:
+        """Do at once what the outbox will do: this removal is to be seen by whoever asked for it."""
+        if self._record is not None and self._backend is not None:
+            with suppress(MemoryUnavailable):
+                await self._backend.delete([removal])
 
     def _remove_one(self, user: str, id: str, connection: sqlite3.Connection) -> None:  # noqa: A002
         owner = owner_of(connection, user)
@@ -258,7 +268,7 @@ class Memory(Remembering):
         if not self.settings.retention_days:
             return 0
         before = floor_of(self._clock() - self.settings.retention_days * 86_400)
-        removed = 0
+        removed = 0 if self._record is None else await self._record.retain(id_of(before))
         while found := await self._write(partial(self._remove_oldest, before)):
             removed += found
         if removed:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,7 +36,7 @@ from store import Database, DatabaseError, Schema
 
 from .cleaning import compact
 from .document import document_of, event_of_document, words_of
-from .interface import EventQuery, MemoryBackend, MemoryEvent, MemoryReader, MemoryUnavailable, Owner, Removal, Session
+from .interface import EventQuery, MemoryBackend, MemoryEvent, MemoryRecord, MemoryUnavailable, Owner, Removal, Session
 from .settings import MemorySettings
 from .words import phrases_in
 
@@ -66,17 +67,19 @@ _EVENTS = Table(
 _FILTERS = ("session", "task", "run", "event", "model")
 
 
-class PostgresMemory(MemoryBackend, MemoryReader):
+class PostgresMemory(MemoryBackend, MemoryRecord):
     """One row for each event, under its own id, found by an index that knows the owner too."""
 
     def __init__(self, settings: MemorySettings) -> None:
-        """Opens nothing. `settings.database_url` must be set."""
+        """Opens nothing. `settings.database_url` must be set. Raises `ImportError` without asyncpg."""
         assert settings.database_url is not None
+        if find_spec("asyncpg") is None:
+            raise ImportError("asyncpg is not installed: pip install 'attach-dev[postgres]'")
         schema = Schema("memory", _TABLES)
         self._database = Database(Path(), schemas=[schema], url=settings.database_url)
 
     @property
-    def reader(self) -> MemoryReader:
+    def reader(self) -> MemoryRecord:
         return self
 
     async def __aenter__(self) -> Self:
@@ -97,6 +100,12 @@ class PostgresMemory(MemoryBackend, MemoryReader):
             for row in rows:
                 words = func.to_tsvector("simple", row.pop("words")).op("||")(_mark(row["owner"]))
                 await connection.execute(statement.values(**row, words=words))
+
+    async def retain(self, since: str) -> int:
+        removed = 0
+        while found := await self._remove(_EVENTS.c.id < since):
+            removed += found
+        return removed
 
     async def delete(self, removals: Sequence[Removal]) -> None:
         ends = time.monotonic() + SECONDS
@@ -138,7 +147,7 @@ class PostgresMemory(MemoryBackend, MemoryReader):
         phrases = phrases_in(words)
         if not phrases:
             return ()
-        asked = func.phraseto_tsquery("simple", " ".join(phrases[0]))
+        asked: ColumnElement[Any] = func.phraseto_tsquery("simple", " ".join(phrases[0]))
         for phrase in phrases[1:]:
             asked = asked.op("&&")(func.phraseto_tsquery("simple", " ".join(phrase)))
         marked = asked.op("&&")(func.phraseto_tsquery("simple", _name(_plain(owner.user))))
@@ -151,7 +160,14 @@ class PostgresMemory(MemoryBackend, MemoryReader):
         if owner.task is not None:
             newest = newest.where(_EVENTS.c.task == _plain(owner.task))
         best = newest.subquery()
-        return await self._documents(select(best.c.document).order_by(best.c.points.desc(), best.c.id.desc()).limit(limit))
+        return await self._documents(
+            select(best.c.document).order_by(best.c.points.desc(), best.c.id.desc()).limit(limit)
+        )
+
+    async def count(self, user: str) -> int:
+        async with self._reading() as connection:
+            rows = await connection.execute(select(func.count()).where(_EVENTS.c.owner == _plain(user)))
+        return int(rows.scalar_one())
 
     async def sessions(self, owner: Owner, *, limit: int, before: float | None = None) -> Sequence[Session]:
         last = func.max(_EVENTS.c.at)

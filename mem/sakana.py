@@ -15,8 +15,9 @@ class SakanaMemory(WeaviateMemory):
     What is no line of a log gets the level `info`, or `error` where it failed, and says in `message` what it was.
     """
 
-    def _properties(self, event: MemoryEvent) -> dict[str, Any]:
-        row = super()._properties(event)
+    def properties_of(self, event: MemoryEvent) -> dict[str, Any]:
+        """As `WeaviateMemory.properties_of`, and those of a log's line."""
+        row = super().properties_of(event)
         level = event.fields.get("level") if event.event == "log" else None
         row["level"] = str(level or ("error" if event.state == "error" else "info"))
         row["message"] = event.text or event.answer

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from weaviate import WeaviateClient
+from weaviate import WeaviateClient
+from weaviate.classes.config import Configure, DataType, Property, Reconfigure, StopwordsPreset, Tokenization
+from weaviate.exceptions import UnexpectedStatusCodeError
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,6 @@ def bring_up(client: WeaviateClient) -> frozenset[str]:
     Returns:
         The properties that an older version made texts and we would not: they are given texts.
     """
-    from weaviate.classes.config import Configure, StopwordsPreset
-    from weaviate.exceptions import UnexpectedStatusCodeError
-
     if not client.collections.exists(COLLECTION):
         try:
             client.collections.create(
@@ -69,8 +67,6 @@ def bring_up(client: WeaviateClient) -> frozenset[str]:
 
 
 def _migrate(client: WeaviateClient) -> frozenset[str]:
-    from weaviate.classes.config import Reconfigure, StopwordsPreset
-
     collection = client.collections.use(COLLECTION)
     config: Any = collection.config.get()
     there = {one.name: str(one.data_type.value) for one in config.properties}
@@ -85,8 +81,6 @@ def _migrate(client: WeaviateClient) -> frozenset[str]:
 
 
 def _property(name: str) -> Any:
-    from weaviate.classes.config import DataType, Property, Tokenization
-
     kind = PROPERTIES[name]
     if kind in _NOT_TEXT:
         return Property(name=name, data_type=DataType(kind))

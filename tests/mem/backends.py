@@ -13,7 +13,6 @@ from mem.postgres import PostgresMemory
 from mem.sakana import SakanaMemory
 from mem.settings import MemorySettings, WeaviateSettings
 from mem.weaviate import WeaviateMemory
-from tests.postgres import serve_postgres
 from tests.requirements import require
 
 WEAVIATE = os.environ.get("ATTACH_TEST_WEAVIATE", "")
@@ -39,10 +38,10 @@ def weaviate_settings(*, grpc: bool) -> MemorySettings:
 
 
 @asynccontextmanager
-async def open_backend(name: str) -> AsyncIterator[MemoryBackend]:
+async def open_backend(name: str, database_url: str | None = None) -> AsyncIterator[MemoryBackend]:
     """One of BACKENDS, open."""
     if name == "postgres":
-        async with serve_postgres() as url, PostgresMemory(MemorySettings(database_url=url)) as backend:
+        async with PostgresMemory(MemorySettings(database_url=database_url)) as backend:
             yield backend
         return
     kind = SakanaMemory if name == "sakana" else WeaviateMemory

@@ -7,17 +7,20 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from weaviate.classes.config import Configure, DataType, Property
 
 from mem import MemoryBackend, MemoryUnavailable, Owner, Removal, event_id
 from mem.settings import MemorySettings, WeaviateSettings
-from mem.weaviate import WeaviateMemory, connect
+from mem.weaviate import WeaviateMemory
+from mem.weaviate_copy import connect
 from mem.weaviate_schema import COLLECTION
 from tests.mem.backends import BACKENDS, event, open_backend, somebody, weaviate_settings
 
 
 @pytest_asyncio.fixture(params=BACKENDS)
 async def backend(request: pytest.FixtureRequest) -> AsyncIterator[MemoryBackend]:
-    async with open_backend(request.param) as opened:
+    url = request.getfixturevalue("database_url") if request.param == "postgres" else None
+    async with open_backend(request.param, url) as opened:
         yield opened
 
 
@@ -30,7 +33,7 @@ async def test_what_was_delivered_is_found_as_it_was(backend: MemoryBackend) -> 
     user = somebody()
     kept = event(
         user,
-        "a plum\u00a0\U0001f351 \"quoted\" \\ and\nlines",
+        'a plum\u00a0\U0001f351 "quoted" \\ and\nlines',
         session_id="s1",
         request_id="r1",
         task_id="t1",
@@ -110,8 +113,6 @@ async def test_forgetting_takes_everything_up_to_its_moment(backend: MemoryBacke
 @pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
 async def test_a_collection_of_an_older_version_is_brought_up(grpc: bool) -> None:
     settings = weaviate_settings(grpc=grpc)
-    from weaviate.classes.config import Configure, DataType, Property
-
     client = connect(settings.weaviate)
     client.collections.delete(COLLECTION)
     names = ("timestamp", "event", "user", "content", "tokens_in")
