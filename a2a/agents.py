@@ -25,7 +25,7 @@ from .faults import NOT_FOUND, PUSH_REFUSED, CallRefused
 from .listing import owned_only
 from .notify import may_notify
 from .settings import Agent, TaskSettings
-from .sightings import Sighting
+from .sightings import MOST_TEXT, Sighting
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class AgentCall:
         status: HTTP's; 499 where the caller left first.
         error: The code of A2A's error, or None.
         state: The last state of the task that was seen.
+        text: What the agent said, or its beginning; empty where nobody wants it.
         first_event: From the request to the first byte of the answer's body; None: there was none.
     """
 
@@ -58,6 +59,7 @@ class AgentCall:
     task: str | None
     context: str | None
     state: str | None
+    text: str
     events: int
     first_event: float | None
     duration: float
@@ -78,6 +80,7 @@ class AgentPassage:
         fields: Tells an agent for whom it works.
         gateway_url: How the caller reaches the gateway, no final slash.
         record: Told of every call once it is over; must not raise.
+        keeps_text: What the agents say is part of that.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class AgentPassage:
         gateway_url: GatewayURL,
         fields: AgentFields,
         record: Record,
+        keeps_text: bool,
         max_request_bytes: int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -98,6 +102,7 @@ class AgentPassage:
         self._gateway_url = gateway_url
         self._fields = fields
         self._record = record
+        self.keeps_text = keeps_text
         self._max_request_bytes = max_request_bytes
         self._clock = clock
 
@@ -260,6 +265,8 @@ class _Passing:
         self._context = next(iter(call.contexts), None)
         self._state: str | None = None
         self._error: int | None = None
+        self._said: list[str] = []
+        self._said_chars = 0
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = self._reply(self._timed(send))
@@ -277,7 +284,8 @@ class _Passing:
             return Held(send, lambda body: self._passage.rewrite_list(self._agent, self._user, body))
         if self._call.operation == "card":
             return Held(send, lambda body: self._passage.rewrite_card(self._agent, self._scope, body))
-        return Relay(send, self._seen, most_bytes=self._passage.max_request_bytes)
+        wants_text = self._passage.keeps_text and self._call.operation == "send"
+        return Relay(send, self._seen, most_bytes=self._passage.max_request_bytes, text=wants_text)
 
     async def _seen(self, found: Sighting) -> None:
         self._task = found.task or self._task
@@ -285,6 +293,9 @@ class _Passing:
         self._state = found.state or self._state
         if found.error is not None:
             self._error = found.error
+        if found.text and self._passage.keeps_text and self._said_chars < MOST_TEXT:
+            self._said.append(found.text)
+            self._said_chars += len(found.text)
         if self._call.operation in ("send", "subscribe"):
             await self._passage.own(self._agent, self._user, found)
 
@@ -307,6 +318,7 @@ class _Passing:
             task=self._task,
             context=self._context,
             state=self._state,
+            text="\n".join(self._said)[:MOST_TEXT],
             events=events,
             first_event=self._first,
             duration=self._passage.now() - self._started,

@@ -27,16 +27,18 @@ class Relay:
 
     Args:
         most_bytes: Of a JSON body that is read; what is longer passes unread.
+        text: What the agent says is to be seen too.
 
     Attributes:
         status: The agent's; 0 until there is one.
         unread: The answer was too long to be read.
     """
 
-    def __init__(self, send: Send, seen: Seen, *, most_bytes: int) -> None:
+    def __init__(self, send: Send, seen: Seen, *, most_bytes: int, text: bool = False) -> None:
         self._send = send
         self._seen = seen
         self._most_bytes = most_bytes
+        self._text = text
         self._stream: StreamReader | None = None
         self._body: bytearray | None = None
         self.status = 0
@@ -58,7 +60,7 @@ class Relay:
         self.status = message["status"]
         kind = media_type(message)
         if kind == "text/event-stream":
-            self._stream = StreamReader()
+            self._stream = StreamReader(text=self._text)
             # Proxies between us and the caller would keep a stream until it is long (nginx reads this).
             headers = [field for field in message["headers"] if field[0] != b"x-accel-buffering"]
             return {**message, "headers": [*headers, (b"x-accel-buffering", b"no")]}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
+MOST_TEXT = 64 * 1024
 
 # The member that says what is in it (1.0, and its proto's own spelling).
 _WRAPPERS = ("task", "message", "statusUpdate", "status_update", "artifactUpdate", "artifact_update")
@@ -22,12 +23,14 @@ class Sighting:
         context: A context's id.
         state: The task's state as 0.3 spells it: working, input-required, completed ...
         error: The code of an error.
+        text: What the agent says in it.
     """
 
     task: str | None = None
     context: str | None = None
     state: str | None = None
     error: int | None = None
+    text: str = ""
 
 
 NOTHING = Sighting()
@@ -58,7 +61,24 @@ def _of(members: dict[str, Any], *, is_task: bool) -> Sighting:
         task=task,
         context=_text(members, "contextId", "context_id", "sessionId"),
         state=state_name(state) if isinstance(state, str) else None,
+        text=text_of(members),
     )
+
+
+def text_of(said: object) -> str:
+    """The text in a message, an artifact, or whatever holds some, one behind the other."""
+    if not isinstance(said, dict):
+        return ""
+    parts = [part for part in _list(said, "parts") + _list(said, "content") if isinstance(part, dict)]
+    texts = [text for part in parts if isinstance(text := part.get("text"), str)]
+    texts += [text_of(artifact) for artifact in _list(said, "artifacts")]
+    texts += [text_of(said.get("artifact")), text_of(said.get("status")), text_of(said.get("message"))]
+    return "\n".join(text for text in texts if text)
+
+
+def _list(members: dict[str, Any], name: str) -> list[Any]:
+    value = members.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _text(members: dict[str, Any], *names: str) -> str | None:
@@ -122,9 +142,15 @@ class EventReader:
 
 
 class StreamReader:
-    """Tells of the events of a stream what is new in them. Most are read by a byte search alone."""
+    """Tells of the events of a stream what is new in them.
 
-    def __init__(self) -> None:
+    Args:
+        text: What the agent says is wanted too. Without, and once there is much of it, most events are read by a byte
+            search alone.
+    """
+
+    def __init__(self, *, text: bool = False) -> None:
+        self._text_left = MOST_TEXT if text else 0
         self._events = EventReader()
         self._task = b""
         self.events = 0
@@ -135,12 +161,19 @@ class StreamReader:
 
     def _read(self, event: bytes) -> Sighting:
         self.events += 1
-        if self._task and self._task in event and b'"state"' not in event and b'"error"' not in event:
+        if (
+            not self._text_left
+            and self._task
+            and self._task in event
+            and b'"state"' not in event
+            and b'"error"' not in event
+        ):
             return NOTHING  # Another piece of an artifact.
         try:
             seen = sighting(json.loads(event))
         except (ValueError, RecursionError):
             return NOTHING
+        self._text_left = max(0, self._text_left - len(seen.text))
         if seen.task is not None:
             self._task = json.dumps(seen.task).encode()
         return seen

@@ -9,12 +9,14 @@ from fastapi import APIRouter
 from starlette.types import Receive, Scope, Send
 
 from a2a.agent_fields import AgentFields
+from a2a.agent_memory import AgentMemory
 from a2a.agent_routes import agent_routes
 from a2a.agents import AgentCall, AgentPassage
 from a2a.bindings import JournalBindings
 from a2a.cards import MAX_CARD_BYTES, CardShelf, CardUnavailable, Fetch
 from a2a.faults import AgentFailed
 from a2a.settings import Agent
+from mem import Memory
 from proxy import (
     EngineProxy,
     EngineSettings,
@@ -26,6 +28,7 @@ from proxy import (
     UpstreamUnreachable,
 )
 from store import Journal
+from usage import Metrics
 from wire import Refusal
 
 from .settings import Settings
@@ -88,7 +91,9 @@ class Agents:
             proxy.stop()
 
 
-def build_agents(settings: Settings, sign_in: SignIn, journal: Journal) -> Agents:
+def build_agents(
+    settings: Settings, sign_in: SignIn, journal: Journal, *, metrics: Metrics, memory: Memory | None
+) -> Agents:
     """Opens nothing."""
     fields = AgentFields(
         delegation=sign_in.delegation, signer=sign_in.agent_signer, agent_scopes=settings.tasks.agent_scopes
@@ -101,13 +106,21 @@ def build_agents(settings: Settings, sign_in: SignIn, journal: Journal) -> Agent
             return settings.public_url.rstrip("/")
         return f"http://localhost:{(scope.get('server') or ('', settings.server.port))[1]}"
 
+    kept = None if memory is None else AgentMemory(memory)
+
+    async def record(call: AgentCall, scope: Scope) -> None:
+        metrics.agent_called(call.agent, call.request.operation, _outcome(call))
+        if kept is not None:
+            await kept.record(call, scope)
+
     passage = AgentPassage(
         settings.tasks,
         proxies,
         bindings=JournalBindings(journal),
         fields=fields,
         gateway_url=gateway_url,
-        record=_record,
+        record=record,
+        keeps_text=kept is not None,
         max_request_bytes=settings.max_request_bytes,
     )
     client = httpx.AsyncClient(transport=EngineTransport(), timeout=_CARD_TIMEOUT)
@@ -146,5 +159,15 @@ def _card_fetch(client: httpx.AsyncClient) -> Fetch:
     return fetch
 
 
-async def _record(call: AgentCall, scope: Scope) -> None:
-    """Nothing but the log line, so far."""
+_STATES = frozenset(
+    {"submitted", "working", "completed", "failed", "canceled", "rejected", "input-required", "auth-required"}
+)
+
+
+def _outcome(call: AgentCall) -> str:
+    """One of few words: what an agent says must not make a series each."""
+    if call.status == 499:
+        return "left"
+    if call.error is not None or call.status >= 400:
+        return "error"
+    return call.state if call.state in _STATES else "ok"

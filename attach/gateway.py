@@ -132,8 +132,8 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
     )
     keeps_record = sign_in.journal is not None or metering.on or memory.on or bool(settings.tasks.agents)
     page = MetricsPage(metering.metrics, readiness=readiness, journal=journal if keeps_record else None)
-    agents = build_agents(settings, sign_in, journal)
     tasks = build_tasks(settings, sign_in, engine_path, memory.memory)
+    agents = build_agents(settings, sign_in, journal, metrics=metering.metrics, memory=memory.memory)
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 
     @asynccontextmanager

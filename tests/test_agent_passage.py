@@ -150,6 +150,26 @@ async def test_a_stream_passes_piece_by_piece_and_its_task_is_the_callers_at_onc
             assert await line.chunk() == b""
 
 
+async def remembered(stand: Stand, user: str) -> list[dict[str, Any]]:
+    answer = await stand.ask("GET", "/mem/events", token=stand.issuer.token(user))
+    events: list[dict[str, Any]] = answer.json()["events"]
+    return events
+
+
+async def test_what_was_said_and_what_came_of_it_is_in_memory(tmp_path: Path) -> None:
+    artifact = {"artifactId": "a", "parts": [{"text": "hello to you"}]}
+    async with passing(tmp_path, MEM_BACKEND="sqlite") as passage:
+        passage.agent.answers.append(rpc({"task": {**told("t1"), "artifacts": [artifact]}}))
+        await passage.call("SendMessage", message())
+        while len(events := await remembered(passage.stand, "alice")) < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)  # It is kept once the answer is out.
+        assert await remembered(passage.stand, "bob") == []
+    result, sent = events
+    assert (sent["event"], sent["text"], sent["fields"]["method"]) == ("task_sent", "hello", "SendMessage")
+    assert (result["event"], result["answer"]) == ("task_result", "hello to you")
+    assert (result["fields"]["a2a_task"], result["fields"]["state"]) == ("t1", "completed")
+
+
 # Whose tasks are whose
 
 FOREIGN: dict[str, tuple[str, dict[str, Any]]] = {

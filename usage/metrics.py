@@ -46,6 +46,12 @@ QUOTA_STORE_ERRORS = Family(
 )
 LATE_COMMITS = Family("attach_late_commits_total", "counter", "Answers that went out before they were recorded.")
 LOST_RECORDS = Family("attach_lost_records_total", "counter", "Exchanges whose record could not be written.")
+AGENT_CALLS = Family(
+    "attach_agent_calls_total",
+    "counter",
+    "Calls in standard A2A, by how they ended.",
+    ("agent", "operation", "outcome"),
+)
 PROCESSES = Family("attach_processes", "gauge", "Processes that serve together and are summed up here.")
 JWKS = Family("attach_jwks_refreshes_total", "counter", "Times an issuer's keys were fetched.", ("issuer", "outcome"))
 TOKENS = Family("attach_usage_tokens_total", "counter", "Tokens used.", ("user", "direction", "model"))
@@ -69,6 +75,7 @@ FAMILIES = (
     TOKENS,
     USER_REQUESTS,
     ESTIMATED,
+    AGENT_CALLS,
     PROCESSES,
 )
 OF_USERS = frozenset({TOKENS.name, USER_REQUESTS.name})  # Their first label is the user.
@@ -92,6 +99,7 @@ class Metrics:
         self._refusals, self._store_errors = self._counter(REFUSALS), self._counter(QUOTA_STORE_ERRORS)
         self._late, self._jwks = self._counter(LATE_COMMITS), self._counter(JWKS)
         self._estimated, self._lost = self._counter(ESTIMATED), self._counter(LOST_RECORDS)
+        self._agent_calls = self._counter(AGENT_CALLS)
         self._counter(PROCESSES).add(1)
 
     def share(self, directory: Path) -> None:
@@ -137,6 +145,10 @@ class Metrics:
     def record_lost(self) -> None:
         """What was to be kept of an exchange could not be."""
         self._lost.add(1)
+
+    def agent_called(self, agent: str, operation: str, outcome: str) -> None:
+        """An agent was called. `outcome`: the state of its task, or one of few words for what else happened."""
+        self._agent_calls.add(1, agent, operation, outcome)
 
     def keys_fetched(self, issuer: str, ok: bool) -> None:
         self._jwks.add(1, issuer, "ok" if ok else "failed")
