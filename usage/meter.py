@@ -256,6 +256,8 @@ class MemoryMeter(Meter):
                 self.touch(user, now)
             else:
                 del self._accounts[user]
+        if not self._accounts:
+            self._accounts.clear()  # The table of many users, who are gone, goes too.
         self._sweep_later(now)
 
     def leaves(self, now: float) -> float:

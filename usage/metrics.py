@@ -166,7 +166,7 @@ class Metrics:
 
     def used(self, event: UsageEvent) -> None:
         """What a metered exchange says about the user."""
-        pair = (event.user, self._model(event))
+        pair = (self._label(event.user), self._model(event))
         tokens_in, tokens_out, requests = self._pairs.get(pair) or self._new_pair(*pair)
         values = self._cells.values
         values[tokens_in] += event.tokens_in
@@ -194,12 +194,13 @@ class Metrics:
         return self._models.get(event.model or Names.OTHER, admit=200 <= event.status < 300)
 
     def _new_pair(self, user: str, model: str) -> tuple[int, int, int]:
-        label = self._label(user) if len(self._pairs) < MOST_PAIRS else Names.OTHER
+        if len(self._pairs) >= MOST_PAIRS:
+            user = Names.OTHER
         cells = self._cells
         found = (
-            cells.start((TOKENS.name, (label, "input", model))),
-            cells.start((TOKENS.name, (label, "output", model))),
-            cells.start((USER_REQUESTS.name, (label, model))),
+            cells.start((TOKENS.name, (user, "input", model))),
+            cells.start((TOKENS.name, (user, "output", model))),
+            cells.start((USER_REQUESTS.name, (user, model))),
         )
         if len(self._pairs) < MOST_PAIRS:
             self._pairs[user, model] = found
