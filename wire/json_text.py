@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 # Deeper than any API nests, and well below where the standard library's own writer gives up.
@@ -12,6 +13,8 @@ _TOKEN = re.compile(
     | (?P<open>[{\[]) | (?P<close>[}\]]) | (?P<comma>,) | (?P<colon>:) | (?P<word>[^\s"{}\[\],:]+)""",
     re.DOTALL | re.VERBOSE,
 )
+# A part of a body is not worth seconds: texts are one token each, and what has more of them is no answer.
+_MOST_TOKENS = 50_000
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _NUMBERS = re.compile(r"\[[\s0-9eE+\-.,]{20,}\]")
 
@@ -97,7 +100,7 @@ def _closed(text: str) -> str:
     prefix = text[: _valid_up_to(text)]
     closers: list[str] = []
     whole, at_name, ending = 0, False, ""
-    for token in _TOKEN.finditer(prefix):
+    for token in islice(_TOKEN.finditer(prefix), _MOST_TOKENS):
         match token.lastgroup:
             case "open":
                 closers.append("}" if token[0] == "{" else "]")

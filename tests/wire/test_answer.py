@@ -368,3 +368,11 @@ def test_hostile_bodies_take_time_in_proportion(filler: bytes, path: str) -> Non
         read_answer(path, body[5:])
         spent.append(time.process_time() - started)
     assert spent[1] < 0.5 + 12 * spent[0]  # four times the bytes; squared, it would be sixteen times the time
+
+
+def test_of_a_broken_answer_of_millions_of_parts_the_beginning_is_read() -> None:
+    body = b'{"model":"m","choices":[{"message":{"content":"hi"}}],"a":[' + b"[]," * 400_000
+    started = time.process_time()
+    reading = read_answer(CHAT, body)
+    assert (reading.model, reading.text, reading.complete) == ("m", "hi", False)
+    assert time.process_time() - started < 10  # half a second
