@@ -160,10 +160,11 @@ _MEMORY: Step = (
     CREATE TABLE mem_indexed (
         version INTEGER NOT NULL,  -- of the way in which words are found in what is kept
         seq INTEGER NOT NULL,      -- the last event that is in the index
-        tidy INTEGER NOT NULL      -- 0: it still holds words of what was removed
+        tidy INTEGER NOT NULL,     -- 0: it still holds words of what was removed
+        probe INTEGER NOT NULL     -- counted up to see whether writing works
     )
     """,
-    "INSERT INTO mem_indexed VALUES (1, 0, 1)",
+    "INSERT INTO mem_indexed VALUES (1, 0, 1, 0)",
 )
 
 _A2A_IDS: Step = (

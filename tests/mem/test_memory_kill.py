@@ -88,9 +88,11 @@ async def test_what_was_answered_in_full_outlives_a_killed_gateway(tmp_path: Pat
                 await kill.wait()
                 process.send_signal(signal.SIGKILL)
                 await loading
-        async with spawn("--port", "0", environ=environ, cwd=tmp_path) as process:
-            async with client_of(await started(process)) as client:
-                exported = (await client.get("/mem/export", headers=load.headers)).text
+        async with (
+            spawn("--port", "0", environ=environ, cwd=tmp_path) as process,
+            client_of(await started(process)) as client,
+        ):
+            exported = (await client.get("/mem/export", headers=load.headers)).text
     events = [json.loads(line) for line in exported.splitlines()]
     kept = Counter(event["messages"][0]["content"] for event in events)
     done = Counter(
