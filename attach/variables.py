@@ -112,7 +112,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FORCE_STREAM_USAGE", "on", "Have engines count the tokens of every OpenAI-style stream.", "on/off"),
     Variable("CAPTURE_MAX_BYTES", "4194304", "Of each request and answer, what is kept to be read.", "bytes"),
     Variable("STORE_COMMIT_TIMEOUT", "1", "How long an answer's last piece waits to be recorded.", "seconds"),
-    Variable("USAGE_METERING", "null", "Where usage goes: null, prometheus, openmeter, or several of them.", "list"),
+    Variable("USAGE_METERING", "", "Where usage goes: null (as unset), prometheus, openmeter, or several.", "list"),
     Variable("USAGE_BACKEND", "", "The old name of USAGE_METERING.", "list"),
     Variable("USAGE_KEEP_DAYS", "90", "How long each request stays in the record; sums by day stay ten times as long."),
     Variable("OPENMETER_URL", "https://openmeter.cloud", "Where OpenMeter is.", "URL"),
