@@ -12,6 +12,7 @@ from .registry import UnknownRow
 
 COMMANDS: Mapping[str, str] = {
     "table": "bench.compare:main",
+    "memory": "bench.memory:main",
     "soak": "bench.soak:main",
     "verification": "bench.verification:main",
     "workers": "bench.workers:main",

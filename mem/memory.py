@@ -195,6 +195,15 @@ class Memory(Remembering):
                 await self._index.catch_up()
         return await self._own.search(owner, words, limit=limit)
 
+    async def catch_up(self) -> None:
+        """Have everything that is kept by now be found. Raises `JournalError`."""
+        await self._index.catch_up()
+
+    @property
+    def record(self) -> MemoryReader:
+        """The journal's own answers, whatever copies there are."""
+        return self._own
+
     async def export(self, owner: Owner) -> AsyncIterator[MemoryEvent]:
         """Everything that is the owner's, oldest first, a page at a time."""
         after = "00000000-0000-0000-0000-000000000000"

@@ -16,7 +16,7 @@ from .words import Phrase, everything_in, phrases_in, score, words_in
 T = TypeVar("T")
 
 MOST_PAGE_CHARACTERS = 4 * 1024 * 1024
-CANDIDATES = 100  # Of what was found the newest: these are read and ranked.
+CANDIDATES = 50  # Of what was found the newest: these are read and ranked.
 MOST_OF_A_TASK = 2_000
 MOST_RANKED_CHARACTERS = 1024 * 1024
 
