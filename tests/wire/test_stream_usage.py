@@ -158,3 +158,9 @@ def test_behind_an_event_too_long_to_hold_the_filter_goes_on() -> None:
     for size in (1, 1_000, 200_000):
         stream = long + USAGE + long + DONE
         assert filtered(stream, *range(size, len(stream), size)) == long * 2 + DONE
+
+
+@pytest.mark.parametrize("size", [1_000, 200_000])
+def test_the_rest_of_an_event_too_long_to_hold_is_no_usage_chunk(size: int) -> None:
+    stream = b"data: " + b"x" * 100_000 + b"\n" + USAGE + DONE
+    assert filtered(stream, *range(size, len(stream), size)) == stream
