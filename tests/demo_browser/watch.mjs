@@ -16,8 +16,7 @@ if (screenshot) await page.screenshot({ path: screenshot.replace(".png", "-begin
 
 await page.locator("#text").fill(task);
 await page.locator("#send").click();
-await page.locator("#hops li").nth(1).waitFor({ timeout: 240000 });
-seen.hops_meanwhile = await page.locator("#hops li").count();
+await page.locator("#hops li").nth(0).waitFor({ timeout: 60000 });
 if (screenshot) await page.screenshot({ path: screenshot.replace(".png", "-meanwhile.png") });
 await page.locator("#state").filter({ hasText: /done|error|canceled/ }).waitFor({ timeout: 240000 });
 
