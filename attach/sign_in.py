@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+logger = logging.getLogger(__name__)
 
 MOST_SIGN_IN_BYTES = 16 * 1024
 _UNKEPT = {"Cache-Control": "no-store"}  # RFC 6749 §5.1; a nonce that a cache hands out is no nonce.
@@ -60,6 +63,9 @@ class SignIn:
     async def running(self) -> AsyncIterator[None]:
         if self.settings.dev is None:
             self.settings.did.announce()
+        if self.settings.redis is not None and self.issuer is not None and self.settings.signing_key is None:
+            mend = "set ATTACH_SIGNING_KEY, the same one, at every gateway that shares this Redis"
+            logger.info("sign_in.key_of_this_machine", extra={"mend": mend})
         if self.shared is not None:
             await self.shared.warn()
         yield

@@ -160,11 +160,14 @@ async def test_a_password_is_shown_to_redis(clock: Clock) -> None:
 # Gateways on two machines
 
 
+def pem() -> str:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
 @asynccontextmanager
 async def two_machines(server: RedisServer, tmp_path: Path, **variables: str) -> AsyncIterator[tuple[Stand, Stand]]:
     """Two gateways that share a Redis and a signing key, and no disk."""
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    shared = {"REDIS_URL": server.url, "ATTACH_SIGNING_KEY": pem, "DID_LOGIN": "open", "PUBLIC_URL": AUDIENCE}
+    shared = {"REDIS_URL": server.url, "ATTACH_SIGNING_KEY": pem(), "DID_LOGIN": "open", "PUBLIC_URL": AUDIENCE}
 
     def at(name: str) -> dict[str, str]:
         return {**shared, **variables, "ATTACH_DATA_DIR": str(tmp_path / name)}
@@ -202,6 +205,18 @@ async def test_a_nonce_of_one_machine_signs_in_at_another_and_is_bound_there(
         other = await one.ask("GET", "/x", token=account().bearer(nonce, statement="Another message."))
         assert (other.status, other.code) == (401, "invalid_token")
         assert b"nonce" in other.body
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_key_that_the_other_machines_do_not_have_is_told(
+    server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, shared: bool
+) -> None:
+    caplog.set_level("INFO")
+    key = pem() if shared else ""
+    told = {"DID_LOGIN": "open", "ATTACH_SIGNING_KEY": key, "ATTACH_DATA_DIR": str(tmp_path)}
+    async with standing(hello, issuer=None, read_body=True, REDIS_URL=server.url, **told):
+        pass
+    assert ("sign_in.key_of_this_machine" in caplog.text) != shared
 
 
 async def test_while_redis_is_down_nobody_signs_in_and_everybody_hears_why(server: RedisServer, tmp_path: Path) -> None:
