@@ -121,18 +121,19 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
     resource = ProtectedResource(
         public_url=settings.public_url, issuers=verifier.authorization_servers, scopes=settings.scopes
     )
+    tasks = build_tasks(settings, sign_in, engine_path, memory.memory)
     readiness = Readiness(
         {"issuer_keys": partial(_has_keys, verifier.check_any), "engine": engine.probe},
         short_of={
             "some_issuer_keys": partial(_has_keys, verifier.check),
             "not_metered": metering.as_wanted,
             "memory": memory.is_sound,
+            "tasks": tasks.is_sound,
             **({} if redis is None else {"redis": partial(redis_answers, redis)}),
         },
     )
     keeps_record = sign_in.journal is not None or metering.on or memory.on or bool(settings.tasks.agents)
     page = MetricsPage(metering.metrics, readiness=readiness, journal=journal if keeps_record else None)
-    tasks = build_tasks(settings, sign_in, engine_path, memory.memory)
     agents = build_agents(settings, sign_in, journal, metrics=metering.metrics, memory=memory.memory)
     log = AccessLog(access_stream, log_format=settings.server.log_format) if settings.server.access_log else None
 

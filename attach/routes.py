@@ -91,7 +91,7 @@ def own_routes(
     async def readyz() -> JSONResponse:
         """Whether requests should be sent here; `reasons` are codes: draining, issuer_keys, engine.
 
-        "degraded" is still ready, though not for everybody or everything: some_issuer_keys, redis.
+        "degraded" is still ready, though not for everybody or everything: some_issuer_keys, redis, memory, tasks.
         """
         reasons = await readiness.reasons()
         if reasons:

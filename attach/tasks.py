@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 from collections.abc import AsyncIterator, Callable
@@ -26,13 +27,15 @@ from a2a.task_tables import SCHEMA
 from a2a.workflows import TemporalWorkflows
 from auth import AgentScope, AuthError, Identity, InsufficientScope, credential
 from mem import Memory
-from store import Database
+from store import Database, DatabaseError
 
 from .errors import answer
 from .in_process import InProcessEngine
 from .routes import is_reserved
 from .settings import Settings
 from .sign_in import SignIn
+
+PROBE_SECONDS = 1.0
 
 _TOKEN = re.compile(r"/a2a/tasks/([0-9a-f]{1,64})/token")
 
@@ -65,6 +68,17 @@ class Tasks:
     def stop(self) -> None:
         """End the streams of events; the tasks themselves go on."""
         self.stopping = True
+
+    async def is_sound(self) -> bool:
+        """Whether a database of somebody else's answers; a file of our own is looked at when there is a task."""
+        if not self.database.shared_by_machines:
+            return True
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self.store.any("")
+        except (DatabaseError, TimeoutError):
+            return False
+        return True
 
     async def is_child(self, user: str, task: str, parent: str) -> bool:
         """As `AgentMiddleware` asks it."""

@@ -130,7 +130,7 @@ def test_every_test_that_the_security_document_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", text))
     defined = {
         name
-        for path in (ROOT / "tests").glob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert named

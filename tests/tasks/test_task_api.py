@@ -483,3 +483,14 @@ async def test_a_users_own_tasks_are_the_only_ones_after_a_restart(tmp_path: Pat
     async with place(tmp_path, A2A_AGENTS="") as here:
         assert isinstance(here.issuer, Issuer)
         assert await here.status(task) == before
+
+
+async def test_a_database_that_is_away_costs_tasks_and_nothing_else(tmp_path: Path) -> None:
+    url = f"postgresql://gateway:hush@/tasks?host={tmp_path}"
+    async with place(tmp_path, DATABASE_URL=url) as here:
+        refused = await here.ask("POST", "/a2a/tasks/send", json={"input": INPUT})
+        assert (refused.status_code, refused.json()["code"]) == (503, "tasks_unavailable")
+        assert (await here.ask("POST", "/api/chat", json=INPUT)).status_code == 200
+        ready = await here.ask("GET", "/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"status": "degraded", "reasons": ["tasks"]})
+    assert "hush" not in refused.text
