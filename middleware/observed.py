@@ -14,7 +14,7 @@ from starlette.types import Scope
 from usage import Reservation
 from wire import Capture, LastFrame, Refusal, RequestReading, StreamEstimator, UsageChunkFilter
 
-from .record import Ending, Recorder
+from .record import STREAMS, Ending, Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ _LONG_PIECE = 1024
 Fields = list[tuple[bytes, bytes]]
 
 OUT_OF_TOKENS = Refusal(status=429, code="quota_exceeded", detail="token quota exceeded")
-_STREAMS = (b"text/event-stream", b"application/x-ndjson")
 
 
 class ObservedExchange:
@@ -179,7 +178,7 @@ class ObservedExchange:
             headers = [field for field in headers if field[0] != b"content-length"]
         if not length_known:
             self._is_last = LastFrame(self.path).seen
-            if self._reservation is not None and (self.request.stream or self.content_type.startswith(_STREAMS)):
+            if self._reservation is not None and (self.request.stream or self.content_type.startswith(STREAMS)):
                 self._estimator = StreamEstimator(self.path)
                 self._allowed = max(self._reservation.granted - (self._prompt or 0), 0)
         return headers

@@ -13,11 +13,27 @@ def is_openai(event: dict[str, Any]) -> bool:
 
 def read_event(answer: Assembly, event: dict[str, Any], event_type: bytes) -> None:
     """One chunk of a stream, or the whole answer: a chunk's `delta` holds what an answer's `message` does."""
+    if answer.model is not None and _read_words(answer, event):
+        return
     answer.model = string_of(event, "model") or answer.model
     answer.error = error_of(event) or answer.error
     for choice in objects_of(event.get("choices")):
         _read_choice(answer, choice)
     _count(answer, event)
+
+
+def _read_words(answer: Assembly, event: dict[str, Any]) -> bool:
+    """What nearly every chunk of a stream is, read quickly: a few more words of one choice, and nothing else."""
+    match event:
+        case {"usage": dict()} | {"error": _} | {"timings": _}:
+            return False
+        case {"choices": [{"index": int(index), "delta": {"content": str(words), **more}, **rest}]} if not (
+            more or rest.get("finish_reason") or rest.get("text")
+        ):
+            answer.choices.add(index)
+            answer.say(words, choice=index)
+            return True
+    return False
 
 
 def _read_choice(answer: Assembly, choice: dict[str, Any]) -> None:
