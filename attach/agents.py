@@ -17,6 +17,7 @@ from a2a.cards import MAX_CARD_BYTES, CardShelf, CardUnavailable, Fetch
 from a2a.faults import AgentFailed
 from a2a.settings import Agent
 from mem import Memory
+from middleware import is_loopback_name
 from proxy import (
     EngineProxy,
     EngineSettings,
@@ -104,7 +105,7 @@ def build_agents(
     def gateway_url(scope: Scope) -> str:
         if settings.public_url is not None:
             return settings.public_url.rstrip("/")
-        return f"http://localhost:{(scope.get('server') or ('', settings.server.port))[1]}"
+        return loopback_url(scope) or f"http://localhost:{(scope.get('server') or ('', settings.server.port))[1]}"
 
     kept = None if memory is None else AgentMemory(memory)
 
@@ -130,6 +131,18 @@ def build_agents(
         transport=transport,
         client=client,
     )
+
+
+def loopback_url(scope: Scope) -> str | None:
+    """What a client on this machine called the gateway: clients check that a card's URLs are where it came from.
+
+    None for any other name: a `Host` that somebody made up must end up in no card.
+    """
+    for name, value in scope["headers"]:
+        host, _, port = value.decode("latin-1").rpartition(":") if name == b"host" else ("", "", "")
+        if port.isdigit() and is_loopback_name(host.strip("[]")):
+            return f"http://{host}:{port}"
+    return None
 
 
 def _proxy(settings: Settings, agent: Agent, transport: EngineTransport) -> AgentProxy:
