@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from auth import Identity
 
@@ -15,7 +15,6 @@ from .dispatch import Dispatcher, Watcher
 from .hop import Hop, kept_identity
 from .settings import TaskSettings
 from .targets import Targets
-from .task_store import TaskStore
 from .tasks import (
     InvalidTask,
     NewTask,
@@ -28,6 +27,9 @@ from .tasks import (
     WorkflowsDown,
     packed,
 )
+
+if TYPE_CHECKING:
+    from .task_store import TaskStore
 
 MOST_TASK_BYTES = 1024 * 1024
 MOST_METADATA_BYTES = 16 * 1024

@@ -8,15 +8,17 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from store import DatabaseError
 
 from .calls import CallCut, CallTimedOut, NotReached
 from .hop import CredentialUnavailable
-from .task_store import TaskStore
 from .tasks import Outcome, TargetNotAllowed, Task, WorkflowsDown, failure
+
+if TYPE_CHECKING:
+    from .task_store import TaskStore
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +142,9 @@ class Dispatcher:
             work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
         await asyncio.gather(*self._changes, return_exceptions=True)
-        with contextlib.suppress(DatabaseError):
-            await self._store.release(left, self.worker)
+        if left:
+            with contextlib.suppress(DatabaseError):
+                await self._store.release(left, self.worker)
 
     def wake(self) -> None:
         """There is something to do, or somebody is to be told."""

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .desk import Workflows
 from .dialects import plain_body
 from .settings import TemporalSettings
-from .task_store import TaskStore
 from .tasks import Outcome, State, Task, WorkflowsDown, failure
 from .workflow_steps import cause_of, readable_steps
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
+
+    from .task_store import TaskStore
 
 logger = logging.getLogger(__name__)
 

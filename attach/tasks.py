@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httpx
 from fastapi import APIRouter
@@ -22,18 +23,20 @@ from a2a.hop import Hop
 from a2a.targets import Targets
 from a2a.task_memory import TaskMemory
 from a2a.task_routes import UNKEPT, issued, task_routes
-from a2a.task_store import TaskStore
-from a2a.task_tables import SCHEMA
 from a2a.workflows import TemporalWorkflows
 from auth import AgentScope, AuthError, Identity, InsufficientScope, credential
 from mem import Memory
-from store import Database, DatabaseError
+from store import Database, DatabaseError, Schema
 
 from .errors import answer
 from .in_process import InProcessEngine
+from .late import late
 from .routes import is_reserved
 from .settings import Settings
 from .sign_in import SignIn
+
+if TYPE_CHECKING:
+    from a2a.task_store import TaskStore
 
 PROBE_SECONDS = 1.0
 
@@ -88,16 +91,20 @@ class Tasks:
 def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp, memory: Memory | None) -> Tasks:
     """Opens nothing. Whoever has memory forget him has his tasks forgotten too."""
     ours = settings.tasks
-    database = Database(settings.data_dir, schemas=[SCHEMA], url=ours.database_url)
-    store = TaskStore(database, max_open=ours.max_open)
+    database = Database(settings.data_dir, schemas=_schemas, url=ours.database_url)
+    store = late(lambda: _store(database, ours.max_open))
     client = TargetClient(max_bytes=ours.max_result_bytes)
     exchange_client = httpx.AsyncClient(trust_env=False)
     hop = Hop(ours, delegation=sign_in.delegation, signer=sign_in.agent_signer, client=exchange_client)
     engine = InProcessEngine(engine_path, answer=answer, max_bytes=ours.max_result_bytes)
     record = None if memory is None else TaskMemory(memory)
     recall, knows = (_recall_nothing, _knows_nothing) if record is None else (record.recall, record.knows)
+
+    async def forget(owner: str) -> int:
+        return await store.forget(owner)
+
     if memory is not None:
-        memory.forget_also = store.forget
+        memory.forget_also = forget
     carrier = TaskCarrier(ours, client=client, hop=hop, engine=engine, recall=recall)
     workflows = _workflows(settings, store)
     dispatcher = Dispatcher(
@@ -134,6 +141,18 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp, memor
     )
     tasks.router = task_routes(desk, stopping=lambda: tasks.stopping)
     return tasks
+
+
+def _schemas() -> tuple[Schema]:
+    from a2a.task_tables import SCHEMA  # noqa: PLC0415 - SQLAlchemy takes longer to import than a start may take
+
+    return (SCHEMA,)
+
+
+def _store(database: Database, max_open: int) -> TaskStore:
+    from a2a.task_store import TaskStore  # noqa: PLC0415 - as above
+
+    return TaskStore(database, max_open=max_open)
 
 
 class WorkerKeyMiddleware:

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, event, insert, select, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+if TYPE_CHECKING:  # SQLAlchemy takes as long to import as all of ours: it has time until somebody sends a task.
+    from sqlalchemy import MetaData
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 DATABASE_FILE = "tasks.sqlite"
-BUSY_SECONDS = 10.0  # How long another process may hold the file before a write counts as failed.
-CONNECT_SECONDS = 5.0
-CREATION_LOCK = 4_735_221_908_114  # Any number: who starts at the same moment waits for whoever has it.
-
-_OWN = MetaData()
-_VERSIONS = Table(
-    "attach_schema",
-    _OWN,
-    Column("part", String(64), primary_key=True),
-    Column("version", Integer, nullable=False),
-    Column("since", Float, nullable=False),
-)
 
 
 class DatabaseError(Exception):
@@ -61,12 +48,18 @@ class Database:
     share the SQLite file; several machines need PostgreSQL.
     """
 
-    def __init__(self, directory: Path, *, schemas: Sequence[Schema], url: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        schemas: Sequence[Schema] | Callable[[], Sequence[Schema]],
+        url: str | None = None,
+    ) -> None:
         """Opens nothing.
 
         Args:
             directory: For the file; made with mode 0700, the file with mode 0600.
-            schemas: What tables there are to be.
+            schemas: What tables there are to be, or what says so when they are needed.
             url: `postgresql+asyncpg://...`; None: the file.
         """
         self.path = directory / DATABASE_FILE if url is None else None
@@ -120,7 +113,7 @@ class Database:
         """Leave nothing in the file's log of what was deleted. Where readers are in the way, the next one does."""
         if self.path is not None:
             async with self.read() as connection:
-                await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def _opened(self) -> tuple[AsyncEngine, AsyncEngine]:
         if self._writer is not None and self._reader is not None:
@@ -133,61 +126,22 @@ class Database:
             return self._writer, self._reader
 
     async def _open_and_create(self) -> tuple[AsyncEngine, AsyncEngine]:
+        from .engines import create, file_engines, server_engines  # noqa: PLC0415 - see above
+
+        schemas = self._schemas() if callable(self._schemas) else self._schemas
         async with AsyncExitStack() as stack:
-            writer, reader = self._open()
-            stack.push_async_callback(writer.dispose)
-            if self._url is None:
+            if self.path is None:
+                assert self._url is not None
+                writer, reader = server_engines(self._url)
+            else:
+                _make_private(self.path)
+                writer, reader = file_engines(self.path)
                 stack.push_async_callback(reader.dispose)
+            stack.push_async_callback(writer.dispose)
             async with writer.begin() as connection:
-                await self._create(connection)
+                await create(connection, schemas, locked=self.shared_by_machines)
             self._stack = stack.pop_all()
         return writer, reader
-
-    def _open(self) -> tuple[AsyncEngine, AsyncEngine]:
-        if self._url is not None:
-            engine = create_async_engine(
-                self._url,
-                pool_size=10,
-                max_overflow=0,
-                pool_timeout=CONNECT_SECONDS,
-                pool_pre_ping=True,
-                connect_args={"timeout": CONNECT_SECONDS},
-            )
-            return engine, engine.execution_options(isolation_level="AUTOCOMMIT")
-        assert self.path is not None
-        _make_private(self.path)
-        url = f"sqlite+aiosqlite:///{self.path}"
-        writer = create_async_engine(
-            url, pool_size=1, max_overflow=0, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS}
-        )
-        event.listen(writer.sync_engine, "connect", _prepare)
-        event.listen(writer.sync_engine, "begin", _begin)
-        reader = create_async_engine(url, pool_size=4, max_overflow=0, isolation_level="AUTOCOMMIT")
-        return writer, reader
-
-    async def _create(self, connection: AsyncConnection) -> None:
-        if self._url is not None:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": CREATION_LOCK})
-        await connection.run_sync(_OWN.create_all)
-        for schema in self._schemas:
-            await self._bring(connection, schema)
-
-    async def _bring(self, connection: AsyncConnection, schema: Schema) -> None:
-        """Make the tables of one part, or bring them to what they are now."""
-        found = await connection.execute(select(_VERSIONS.c.version).where(_VERSIONS.c.part == schema.part))
-        version = found.scalar_one_or_none()
-        if version is None:
-            await connection.run_sync(schema.tables.create_all)
-            row = {"part": schema.part, "version": schema.version, "since": time.time()}
-            await connection.execute(insert(_VERSIONS), row)
-            return
-        if version > schema.version:
-            raise DatabaseError(f"The {schema.part} in the database are of a newer version of the gateway.")
-        for step in schema.steps[version - 1 :]:
-            await connection.execute(text(step))
-        await connection.execute(
-            _VERSIONS.update().where(_VERSIONS.c.part == schema.part).values(version=schema.version)
-        )
 
 
 @contextmanager
@@ -195,24 +149,12 @@ def database_errors() -> Iterator[None]:
     """Give SQLAlchemy's and the drivers' errors our name. What the block itself raises of another kind passes."""
     try:
         yield
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
-        raise DatabaseError(f"The database cannot be used: {type(error).__name__}.") from error
+    except Exception as error:
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - see above
 
-
-def _prepare(connection: Any, _record: object) -> None:
-    """Let this module say when a transaction begins, and let readers read beside a writer."""
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA secure_delete = ON")
-    cursor.execute("PRAGMA journal_size_limit = 67108864")
-    cursor.close()
-
-
-def _begin(connection: Any) -> None:
-    # A transaction that begins by reading could not become a writing one while another process writes.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if isinstance(error, SQLAlchemyError | OSError | TimeoutError):
+            raise DatabaseError(f"The database cannot be used: {type(error).__name__}.") from error
+        raise
 
 
 def _make_private(path: Path) -> None:

@@ -170,6 +170,31 @@ print(*sorted({WHEN_NEEDED!r} & set(sys.modules)))
     assert (run.stdout.strip(), run.stderr, run.returncode) == ("", "", 0)
 
 
+# What a gateway of the default settings has not imported once it serves: it would start later and hold more for it.
+NOT_FOR_SERVING = {"aiosqlite", "coincurve", "prometheus_client", "redis", "sqlalchemy", "temporalio", "weaviate"}
+NOT_FOR_SERVING |= {"asyncpg", "a2a.task_store", "xllamacpp"}
+
+
+def test_a_gateway_serves_without_what_it_does_not_use_yet(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, attach.__main__, sys
+from attach import Settings, create_app
+
+async def serve():
+    environ = {{"OIDC_ISSUER": "http://127.0.0.1:9", "OIDC_AUD": "x", "ATTACH_DATA_DIR": {str(tmp_path)!r}}}
+    app = create_app(Settings.from_environ(environ))
+    async with app.router.lifespan_context(app):
+        await asyncio.sleep(0.5)  # whatever is begun at the start, is begun by now
+    print(*sorted({NOT_FOR_SERVING!r} & set(sys.modules)))
+
+asyncio.run(serve())
+"""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, cwd=ROOT)
+    assert (run.stdout.strip(), run.returncode) == ("", 0), run.stderr
+    assert not (tmp_path / "tasks.sqlite").exists()  # else the next start would look into it
+
+
 # What is installed
 
 
