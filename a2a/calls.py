@@ -76,9 +76,7 @@ class TargetClient:
     def __init__(self, *, max_bytes: int, resolve: Resolve = resolve) -> None:
         self._max_bytes = max_bytes
         self._resolve = resolve
-        # Connections are pooled by address: one that was made for a name must not serve another.
-        alone = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._transport = httpx.AsyncHTTPTransport(trust_env=False, limits=alone)
+        self._transport: httpx.AsyncHTTPTransport | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,7 +84,9 @@ class TargetClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._transport.aclose()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
 
     async def post(
         self,
@@ -134,11 +134,19 @@ class TargetClient:
             extensions={"timeout": {"connect": CONNECT_SECONDS}, "sni_hostname": url.host},
         )
         with call_errors():
-            response = await self._transport.handle_async_request(request)
+            response = await self._opened().handle_async_request(request)
             try:
                 return await self._read(response)
             finally:
                 await response.aclose()
+
+    def _opened(self) -> httpx.AsyncHTTPTransport:
+        """Made when it is needed: reading the public CAs takes a while, and many gateways have no targets."""
+        if self._transport is None:
+            # Connections are pooled by address: one that was made for a name must not serve another.
+            alone = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            self._transport = httpx.AsyncHTTPTransport(trust_env=False, limits=alone)
+        return self._transport
 
     async def _read(self, response: httpx.Response) -> Reply:
         kept, truncated = bytearray(), False

@@ -57,6 +57,7 @@ class Hop:
     Args:
         delegation: Signs what an agent acts with; None: nobody gets such a token.
         signer: Signs `X-Attach-Identity`; None: it is not sent.
+        client: For token endpoints; None where no agent's token is had there.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Hop:
         *,
         delegation: Delegation | None,
         signer: IdentitySigner | None,
-        client: httpx.AsyncClient,
+        client: httpx.AsyncClient | None = None,
     ) -> None:
         self._settings = settings
         self._delegation = delegation
@@ -141,6 +142,8 @@ class Hop:
             **({"audience": exchange.audience} if exchange.audience else {}),
             **({"scope": exchange.scope} if exchange.scope else {}),
         }
+        if self._client is None:
+            raise CredentialUnavailable
         owner = (quote(exchange.client_id, safe=""), quote(exchange.client_secret, safe=""))  # RFC 6749 §2.3.1
         async with self._client.stream("POST", exchange.url, data=form, auth=owner) as response:
             body = bytearray()

@@ -53,7 +53,7 @@ class Tasks:
     database: Database
     dispatcher: Dispatcher
     client: TargetClient
-    exchange_client: httpx.AsyncClient
+    exchange_client: httpx.AsyncClient | None
     worker_key: str | None
     stopping: bool = False
 
@@ -63,7 +63,8 @@ class Tasks:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.database)
             await stack.enter_async_context(self.client)
-            await stack.enter_async_context(self.exchange_client)
+            if self.exchange_client is not None:
+                await stack.enter_async_context(self.exchange_client)
             await stack.enter_async_context(self.dispatcher)
             stack.callback(self.stop)
             yield
@@ -94,7 +95,8 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp, memor
     database = Database(settings.data_dir, schemas=_schemas, url=ours.database_url)
     store = late(lambda: _store(database, ours.max_open))
     client = TargetClient(max_bytes=ours.max_result_bytes)
-    exchange_client = httpx.AsyncClient(trust_env=False)
+    exchanges = any(agent.credential.exchange for agent in ours.agents)
+    exchange_client = httpx.AsyncClient(trust_env=False) if exchanges else None
     hop = Hop(ours, delegation=sign_in.delegation, signer=sign_in.agent_signer, client=exchange_client)
     engine = InProcessEngine(engine_path, answer=answer, max_bytes=ours.max_result_bytes)
     record = None if memory is None else TaskMemory(memory)

@@ -15,14 +15,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from temporalio.client import Client
 
 from tests.requirements import require
 from tests.servers import ROOT, Connection, Engine, Received, bearer, client_of, environ_for, spawn, started
-from tests.tasks.places import ANSWER, INPUT, WORKER_KEY, Place, calls, chat, place
+from tests.tasks.places import ANSWER, INPUT, WORKER_KEY, calls, chat, place
 
 TARGET = "temporal://ProcessChat"
 
@@ -45,7 +44,7 @@ class Temporal:
             stdout=DEVNULL,
             stderr=DEVNULL,
         )
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(50):
             while True:
                 try:
                     await Client.connect(self.address)
@@ -106,14 +105,6 @@ async def worker(temporal: Temporal, gateway_url: str) -> AsyncIterator[None]:
         await process.wait()
 
 
-async def until_state(here: Place, task: str, state: str) -> dict[str, Any]:
-    async with asyncio.timeout(30):
-        while (told := await here.status(task))["state"] != state:
-            assert told["state"] in ("queued", "in_progress"), told
-            await asyncio.sleep(0.1)
-    return told
-
-
 async def test_a_workflow_chats_in_its_owners_name(temporal: Temporal, tmp_path: Path) -> None:
     busy = True
 
@@ -170,6 +161,7 @@ async def test_a_workflow_that_fails_or_is_canceled_says_so(temporal: Temporal, 
     assert calls(here.engine)[0].one("X-Attach-Task") == failed.encode()
 
 
+@pytest.mark.timeout(180)
 async def test_a_gateway_that_was_killed_knows_its_workflows_again(temporal: Temporal, tmp_path: Path) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
@@ -217,6 +209,7 @@ async def test_without_temporal_only_its_own_targets_fail_and_soon(tmp_path: Pat
     assert [task["target"] for task in kept] == ["engine"]
 
 
+@pytest.mark.timeout(180)
 async def test_a_temporal_that_comes_back_brings_its_tasks(temporal: Temporal, tmp_path: Path) -> None:
     async with place(tmp_path, environ=variables(temporal)) as here:
         task = await here.send(target_url=TARGET)
