@@ -68,8 +68,8 @@ def scope_of(method: str, path: str, *, user: str = "alice") -> Scope:
     }
 
 
-async def call(app: ASGIApp, scope: Scope, body: bytes) -> list[Message]:
-    """Call `app` as a client that stays until its answer is complete."""
+async def call(app: ASGIApp, scope: Scope, body: bytes, *, begun: asyncio.Event | None = None) -> list[Message]:
+    """Call `app` as a client that stays until its answer is complete. `begun` is set when the first piece has come."""
     sent: list[Message] = []
     questions = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -81,6 +81,8 @@ async def call(app: ASGIApp, scope: Scope, body: bytes) -> list[Message]:
 
     async def send(message: Message) -> None:
         sent.append(message)
+        if begun is not None and message.get("body"):
+            begun.set()
 
     await app(scope, receive, send)
     return sent
@@ -154,8 +156,20 @@ async def test_whatever_an_engine_does_in_the_middle_what_was_held_is_freed(
 
 
 async def test_a_fault_of_who_looks_on_costs_no_answer(
-    path: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Way, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    begun = asyncio.Event()
+    first, *rest = OLLAMA.frames(COMPLETION)
+
+    async def in_two_pieces(received: Received, connection: Connection) -> None:
+        await connection.head(content_type=OLLAMA.media_type, transfer_encoding="chunked")
+        await connection.chunk(first)
+        await begun.wait()
+        await connection.chunk(b"".join(rest))
+        await connection.last_chunk()
+
+    engine.script = in_two_pieces
+
     class Faulty:
         def __init__(self, path: str) -> None:
             pass
@@ -164,7 +178,7 @@ async def test_a_fault_of_who_looks_on_costs_no_answer(
             raise RuntimeError("a fault")
 
     monkeypatch.setattr("middleware.observed.LastFrame", Faulty)
-    sent = await call(path.app, scope_of("POST", OLLAMA.path), OLLAMA.ask(stream=True))
+    sent = await call(path.app, scope_of("POST", OLLAMA.path), OLLAMA.ask(stream=True), begun=begun)
     assert b"".join(message.get("body", b"") for message in sent) == b"".join(OLLAMA.frames(COMPLETION))
     assert sent[-1]["more_body"] is False
     assert "observe.failed" in caplog.text
