@@ -161,15 +161,15 @@ class AgentPassage:
             owners = await self._bindings.owners(agent.name, named)
             mine = all(owners.get(("task", task)) == user for task in call.tasks)
             if not mine or not set(owners.values()) <= {user}:
-                raise _refused(call, NOT_FOUND)
+                raise call.refused(NOT_FOUND)
             if any(claimed) and await self._bindings.bind(agent.name, user, claimed):
-                raise _refused(call, NOT_FOUND)
+                raise call.refused(NOT_FOUND)
         except JournalError as error:
             logger.error("a2a.binding_unreadable", extra={"agent": agent.name, "error": str(error)})
             raise HTTPException(503, "Whose task this is cannot be looked up now: try again.") from error
         for url in call.push_urls:
             if not may_notify(url, self._settings.targets):
-                raise _refused(call, PUSH_REFUSED)
+                raise call.refused(PUSH_REFUSED)
 
     async def _forwarded(self, agent: Agent, call: Call, scope: Scope, raw_path: bytes) -> Scope:
         """The request as the agent is to see it: below its own URL, for whom the gateway says."""
@@ -337,13 +337,9 @@ async def _read(scope: Scope, path: str, raw_path: bytes, body: bytes) -> Call:
     return call
 
 
-def _refused(call: Call, fault: Any) -> CallRefused:
-    return CallRefused(fault, call.binding, rpc_id=call.rpc_id, old=call.old)
-
-
 async def _answer(refused: CallRefused, send: Send) -> None:
     body = refused.body()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", refused.media_type.encode()), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

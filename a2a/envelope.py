@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
-from .faults import INVALID_REQUEST, PARSE_ERROR, CallRefused
+from .faults import INVALID_REQUEST, PARSE_ERROR, CallRefused, Fault
 
 Binding = Literal["JSONRPC", "HTTP+JSON"]
 Operation = Literal["send", "get", "list", "cancel", "subscribe", "push", "card", "other"]
@@ -49,6 +49,9 @@ _METHODS: Mapping[str, tuple[Operation, bool]] = {
 }
 # 0.1: the caller makes the id of a new task.
 _CALLER_NAMES_THE_TASK = frozenset({"tasks/send", "tasks/sendSubscribe"})
+
+# Clients before 1.0 look for an event even where the stream is refused.
+_OLD_STREAMS = frozenset({"message/stream", "tasks/resubscribe", "tasks/sendSubscribe"})
 
 _TASK_KEYS = frozenset({"taskId", "task_id", "referenceTaskIds", "reference_task_ids"})
 _CONTEXT_KEYS = frozenset({"contextId", "context_id", "sessionId", "session_id"})
@@ -105,6 +108,11 @@ class Call:
     contexts: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
     push_urls: tuple[str, ...] = ()
+
+    def refused(self, fault: Fault) -> CallRefused:
+        """The answer to it where the gateway lets it go no further."""
+        as_event = self.method in _OLD_STREAMS
+        return CallRefused(fault, self.binding, rpc_id=self.rpc_id, old=self.old, as_event=as_event)
 
 
 def read_call(

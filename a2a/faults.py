@@ -49,21 +49,36 @@ class CallRefused(Exception):
     """The gateway itself answers a call."""
 
     def __init__(
-        self, fault: Fault, binding: str, *, rpc_id: str | int | float | None = None, old: bool = False
+        self,
+        fault: Fault,
+        binding: str,
+        *,
+        rpc_id: str | int | float | None = None,
+        old: bool = False,
+        as_event: bool = False,
     ) -> None:
         super().__init__(fault.message)
         self.fault = fault
         self.binding = binding
         self.rpc_id = rpc_id
         self.old = old
+        self.as_event = as_event
 
     @property
     def status(self) -> int:
         """HTTP's status of the answer."""
         return 200 if self.binding == "JSONRPC" else self.fault.status
 
+    @property
+    def media_type(self) -> str:
+        return "text/event-stream" if self.as_event else "application/json"
+
     def body(self) -> bytes:
         """The answer in the caller's binding and version."""
+        answer = self._object()
+        return b"data: " + answer + b"\n\n" if self.as_event else answer
+
+    def _object(self) -> bytes:
         fault = self.fault
         details = [
             {

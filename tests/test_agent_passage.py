@@ -196,12 +196,19 @@ async def test_anothers_task_is_answered_as_one_that_is_not_there(passage: Passa
     asked = len(passage.agent.server.received)
     answer = await passage.call(method, params, user="bob")
     assert answer.status == 200
-    assert answer.json()["error"]["code"] == -32001
+    assert json.loads(answer.body.removeprefix(b"data: "))["error"]["code"] == -32001
     assert len(passage.agent.server.received) == asked  # The agent heard nothing of it.
     unknown = json.loads(json.dumps(params).replace("t1", "t2"))
     if unknown != params and method != "tasks/peek":
         assert (await passage.call(method, unknown, user="bob")).body == answer.body  # There is no t2 at all.
     assert "error" not in (await passage.call(method, params)).json()  # Its owner may.
+
+
+async def test_an_old_client_hears_in_an_event_that_its_stream_is_refused(passage: Passage) -> None:
+    answer = await passage.call("tasks/resubscribe", {"id": "t1"}, version="0.3")
+    assert answer.one("content-type") == b"text/event-stream"
+    event = json.loads(answer.body.removeprefix(b"data: "))
+    assert (event["id"], event["error"]) == (7, {"code": -32001, "message": "Task not found"})
 
 
 @pytest.mark.parametrize(
