@@ -17,6 +17,7 @@ from mem import EventQuery, Memory, MemoryEvent, MemoryReader, MemorySettings, O
 from store import Journal
 
 BATCH = 200
+SENTENCES = 20_000
 COSTED = 2_000
 MODELS = ("llama3.2:1b", "qwen3:8b", "gpt-oss:20b")
 START = 1_750_000_000.0
@@ -29,10 +30,15 @@ class Talk:
         self._draw = random.Random(seed)
         self.words = [_word(self._draw) for _ in range(20_000)]
         self._weights = list(itertools.accumulate(1 / rank for rank in range(1, len(self.words) + 1)))
+        self._sentences = [" ".join(self._draw_words(30)) for _ in range(SENTENCES)]
         self.users = [f"user-{number}" for number in range(users)]
 
-    def sentence(self, length: int) -> str:
-        return " ".join(self._draw.choices(self.words, cum_weights=self._weights, k=length))
+    def said(self, sentences: int) -> str:
+        """Some sentences of thirty words, never the same twice."""
+        return " ".join([*self._draw.choices(self._sentences, k=sentences), *self._draw_words(1)])
+
+    def _draw_words(self, count: int) -> list[str]:
+        return self._draw.choices(self.words, cum_weights=self._weights, k=count)
 
     def events(self) -> Iterator[MemoryEvent]:
         """Exchanges without end, each second one later than the one before."""
@@ -42,8 +48,8 @@ class Talk:
             history: list[dict[str, Any]] = [{"role": "system", "content": "You are a helpful assistant."}]
             for _ in range(self._draw.randint(1, 8)):
                 number = next(numbers)
-                history.append({"role": "user", "content": self.sentence(30)})
-                answer = self.sentence(60)
+                history.append({"role": "user", "content": self.said(1)})
+                answer = self.said(2)
                 yield exchange_event(
                     user=user,
                     request_id=f"{number:032x}",
@@ -145,7 +151,7 @@ async def cost(journal: Journal, memory: Memory) -> None:
 async def run(options: argparse.Namespace, directory: Path) -> None:
     talk = Talk(options.users)
     async with Journal(directory) as journal:
-        memory = Memory(MemorySettings(retention_days=0), journal)
+        memory = Memory(MemorySettings(retention_days=0, redact="off"), journal)  # That is measured at the end.
         await fill(journal, memory, talk, options.events)
         begun, cpu = time.perf_counter(), time.process_time()
         await memory.catch_up()
@@ -157,7 +163,7 @@ async def run(options: argparse.Namespace, directory: Path) -> None:
         size = journal.path.stat().st_size
         print(f"journal: {size / 2**20:.0f} MiB, {size / options.events:.0f} bytes an event, index included")
         await ask_everything(memory.record, talk, span=float(options.events), rounds=options.rounds)
-        await cost(journal, memory)
+        await cost(journal, Memory(MemorySettings(retention_days=0), journal))
 
 
 def main(arguments: Sequence[str]) -> int:
