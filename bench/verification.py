@@ -24,9 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from auth import (
+    Delegation,
     DIDSettings,
     DIDVerifier,
     GatewayIssuer,
+    Identity,
     OIDCSettings,
     OIDCVerifier,
     RememberingVerifier,
@@ -139,6 +141,7 @@ async def verifying(signers: Signers, directory: Path) -> AsyncIterator[Bench]:
             ],
             dids=DIDVerifier(wanted, store),
             wallets=wallets,
+            delegation=Delegation(own, name=AUDIENCE),
         )
         verifier = RememberingVerifier(picker, capacity=1_000_000)
         await verifier.check()
@@ -155,6 +158,10 @@ def tokens_of(form: str, count: int, signers: Signers, bench: Bench) -> list[str
         who = {"iss": WALLET_ISSUER, "sub": account_did(1, signers.address), "aud": WALLET_AUDIENCE}
         traded = {**who, "iat": now, "exp": now + 600}
         return [bench.own.sign(WALLET_TYPE, {**traded, "jti": str(number)}) for number in range(count)]
+    if form == "agent's token":
+        agents = Delegation(bench.own, name=AUDIENCE)
+        user = Identity(user="alice", subject="alice", issuer=ISSUER, claims={}, scheme="oidc")
+        return [agents.delegate(user, agent="planner", task=str(n), session="5e55") for n in range(count)]
     if form in signers.oidc:
         sign, jwk = signers.oidc[form]
         header, claims = {"alg": form, "kid": jwk["kid"]}, {"iss": ISSUER, "sub": "alice"}
@@ -169,7 +176,7 @@ async def measure(count: int = 500) -> list[Cost]:
     """Verify `count` tokens of each form, several times over."""
     signers = make_signers()
     costs = []
-    for form in (*signers.oidc, *signers.dids, "SIWE bearer", "wallet token"):
+    for form in (*signers.oidc, *signers.dids, "SIWE bearer", "wallet token", "agent's token"):
         first, again = [], []
         for _ in range(ROUNDS):
             with TemporaryDirectory() as folder:

@@ -15,5 +15,6 @@ async def test_every_form_has_its_cost() -> None:
         "did:pkh ES256K-R",
         "SIWE bearer",
         "wallet token",
+        "agent's token",
     ]
     assert all(cost.first_sight > 0 and cost.remembered > 0 for cost in costs.values())
