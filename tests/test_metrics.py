@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
@@ -57,6 +58,15 @@ def named(found: Samples, name: str) -> list[dict[str, str]]:
 def seen(metrics: Metrics, user: str | None = None) -> Samples:
     viewer = Everybody() if user is None else Somebody(metrics.label_of(user))
     return samples(exposition(metrics.readings(), (), viewer=viewer)[0].decode())
+
+
+async def all_serve(client: httpx.AsyncClient, token: str, processes: int) -> None:
+    """Wait until so many processes serve together."""
+    while True:
+        found = samples((await client.get("/metrics", headers=bearer(token))).text)
+        if value(found, "attach_processes") == processes:
+            return
+        await asyncio.sleep(0.05)
 
 
 async def scrape(stand: Stand, *fields: str, **options: Any) -> Samples:
@@ -247,18 +257,14 @@ async def test_a_gateway_of_several_workers_shows_all_of_them(tmp_path: Path) ->
         environ = environ_for(issuer, engine.url, **variables)
         async with spawn("--port", "0", "--workers", "2", environ=environ, cwd=tmp_path) as process:
             url = await started(process)
-            for _ in range(20):
-                async with client_of(url) as client:  # Each time a connection of its own: either worker may take it.
-                    answer = await client.post(
-                        "/api/chat", headers=bearer(issuer.token()), content=OLLAMA.ask(stream=False)
-                    )
+            apart = httpx.Limits(max_keepalive_connections=0)  # Each request may reach another worker.
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30, limits=apart) as client:
+                await all_serve(client, "secret", 2)
+                for _ in range(20):
+                    body = OLLAMA.ask(stream=False)
+                    answer = await client.post("/api/chat", headers=bearer(issuer.token()), content=body)
                     assert answer.status_code == 200
-            async with client_of(url) as client:
-                while True:
-                    found = samples((await client.get("/metrics", headers=bearer("secret"))).text)
-                    if value(found, "attach_processes") == 2:
-                        break
-                    await asyncio.sleep(0.05)
+                found = samples((await client.get("/metrics", headers=bearer("secret"))).text)
     assert value(found, "attach_usage_requests_total", user="alice", model=MODEL) == 20
     assert value(found, "attach_usage_tokens_total", user="alice", model=MODEL, direction="output") == 200
 

@@ -17,7 +17,7 @@ from tests.gateways import standing
 from tests.issuer import Issuer
 from tests.redis_server import RedisServer, redis_server
 from tests.servers import Connection, Engine, Received, bearer, environ_for, spawn, started
-from tests.test_metrics import samples, value
+from tests.test_metrics import all_serve, samples, value
 
 LIMIT = 10_000
 GENERATED = 300
@@ -48,6 +48,7 @@ async def test_two_hundred_at_a_time_at_four_processes_get_one_limit(tmp_path: P
     body = OLLAMA.ask(stream=False, options={"num_predict": GENERATED})
     async with Issuer.start() as issuer, Engine(generate) as engine:
         variables = {
+            "METRICS_TOKEN": "secret",
             "MAX_TOKENS_PER_MIN": str(LIMIT),
             "REDIS_URL": server.url,
             "ATTACH_DATA_DIR": str(tmp_path / "data"),
@@ -65,6 +66,7 @@ async def test_two_hundred_at_a_time_at_four_processes_get_one_limit(tmp_path: P
                     if answer.status_code == 429:
                         note("refused")
 
+                await all_serve(client, "secret", 4)
                 await asyncio.gather(*(ask() for _ in range(200)))
     used = statuses[200] * (PROMPT + GENERATED)
     print(f"\n{statuses[200]} of 200 admitted by 4 processes: {used} tokens of {LIMIT}")  # noqa: T201 - pytest -s
