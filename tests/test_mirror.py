@@ -104,7 +104,7 @@ def breaking_off(frames: int) -> Script:
             await connection.head(content_type=OLLAMA.media_type, transfer_encoding="chunked")
         for frame in list(OLLAMA.frames(COMPLETION))[:frames]:
             await connection.chunk(frame)
-        connection.abort()
+        connection.writer.close()
 
     return script
 

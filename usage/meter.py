@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -162,7 +161,7 @@ class _Account:
     __slots__ = ("expected", "held", "open", "slices", "touched", "used")
 
     def __init__(self) -> None:
-        self.slices: deque[_Slice] = deque()
+        self.slices: list[_Slice] = []  # a deque would take many times as much
         self.used = 0
         self.held = 0
         self.open = 0
@@ -173,7 +172,7 @@ class _Account:
         """Let go what has left the window."""
         slices = self.slices
         while slices and slices[0].leaves <= now:
-            self.used -= slices.popleft().tokens
+            self.used -= slices.pop(0).tokens
 
     def use(self, tokens: int, leaves: float) -> _Slice:
         if not self.slices or self.slices[-1].leaves < leaves:
@@ -188,7 +187,7 @@ class MemoryMeter(Meter):
     """For one process, whose limit is forgotten with it.
 
     What was used is kept in 64 slices of a window, rounded up: it counts up to a 64th of the window longer than it
-    must. A user costs about a kilobyte, and nothing once his window has been empty for a while.
+    must. A user costs about half a kilobyte, and nothing once his window has been empty for a while.
     """
 
     def __init__(
@@ -320,7 +319,7 @@ class _MemoryReservation(Reservation):
         self._user = user
         self._account = account
         self._granted = self._held = granted
-        self._uses: deque[_Slice] = deque()  # what was counted before the end, in the account's slices
+        self._uses: list[_Slice] = []  # what was counted before the end, in the account's slices
         self._used = 0
         self._standing = standing
         self._settled = False
@@ -365,7 +364,7 @@ class _MemoryReservation(Reservation):
         self._uses.append(_Slice(piece.leaves, tokens))
         self._used += tokens
         while self._uses[0].leaves <= now:
-            self._uses.popleft()
+            self._uses.pop(0)
 
     def _give_back(self, tokens: int, now: float) -> None:
         """Undo what was counted last; what has left the window needs no undoing."""
