@@ -46,19 +46,21 @@ class WeaviateCopy:
         self._properties = properties
         self._client = connect(settings)
         try:
+            self._check_ready()
             self._texts = bring_up(self._client)
         except BaseException:
             self._client.close()
             raise
-        self._grpc = _listens(settings)
+        self._settings = settings
 
     def close(self) -> None:
         self._client.close()
 
     def deliver(self, events: Sequence[MemoryEvent]) -> None:
         """Insert what is not there. Raises `store.Rejected` for what will never be taken."""
+        self._check_ready()
         objects = {event.id: self._fitting(self._properties(event)) for event in events}
-        if self._grpc:
+        if _listens(self._settings):  # Asked each time: the client tries for half a minute where nobody does.
             objects = self._insert_many(objects)
         ends = time.monotonic() + SECONDS
         refused = [name for name, properties in objects.items() if not self._insert(name, properties, ends)]
@@ -66,6 +68,7 @@ class WeaviateCopy:
             raise Rejected(refused, "Weaviate takes no such object")
 
     def delete(self, removals: Sequence[Removal]) -> None:
+        self._check_ready()
         ends = time.monotonic() + SECONDS
         for removal in removals:
             if removal.ids is not None:
@@ -92,6 +95,11 @@ class WeaviateCopy:
                 found.append(event)
         return found[:limit]
 
+    def _check_ready(self) -> None:
+        """A server that is starting takes objects and collections, and then loads what it had over them."""
+        if not self._client.is_ready():
+            raise MemoryUnavailable
+
     def _fitting(self, properties: Properties) -> Properties:
         return {name: str(value) if name in self._texts else value for name, value in properties.items()}
 
@@ -104,7 +112,6 @@ class WeaviateCopy:
             result = self._client.collections.use(COLLECTION).data.insert_many(wanted)
         except WeaviateBaseError as error:
             logger.info("memory.weaviate_without_grpc", extra={"error": type(error).__name__})
-            self._grpc = False
             return objects
         names = list(objects)
         return {names[place]: objects[names[place]] for place in result.errors}
