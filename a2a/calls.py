@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import certifi
 import httpx
 
 from .addresses import Resolve, Unresolvable, checked_addresses, resolve
@@ -73,8 +76,10 @@ class TargetClient:
     looked up for that once. Never through a proxy of the environment; redirects are answers like others.
     """
 
-    def __init__(self, *, max_bytes: int, resolve: Resolve = resolve) -> None:
+    def __init__(self, *, max_bytes: int, ca_file: Path | None = None, resolve: Resolve = resolve) -> None:
+        """Opens nothing. `ca_file`: PEM file with the CA certificates to trust; None: the public ones."""
         self._max_bytes = max_bytes
+        self._ca_file = ca_file
         self._resolve = resolve
         self._transport: httpx.AsyncHTTPTransport | None = None
 
@@ -145,7 +150,8 @@ class TargetClient:
         if self._transport is None:
             # Connections are pooled by address: one that was made for a name must not serve another.
             alone = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-            self._transport = httpx.AsyncHTTPTransport(trust_env=False, limits=alone)
+            trusted = ssl.create_default_context(cafile=self._ca_file or certifi.where())
+            self._transport = httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, limits=alone)
         return self._transport
 
     async def _read(self, response: httpx.Response) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal["http", "a2a", "openai"]
@@ -116,6 +117,7 @@ class TaskSettings:
         targets: URLs below which `target_url` may lie.
         default_agent: Whose card is at the origin.
         agent_scopes: What delegated tokens allow where an agent says nothing of its own; None: the built-in set.
+        ca_file: PEM file with the CA certificates to trust for https targets; None: the public ones.
         engine_path: Where the engine's chat is, for a task without a target.
         database_url: A PostgreSQL database (`postgresql+asyncpg://...`); None: a SQLite file in ATTACH_DATA_DIR.
         max_attempts: How often a call that was cut may be made in all, where repeating it is allowed.
@@ -134,6 +136,7 @@ class TaskSettings:
     default_agent: str | None = None
     targets: tuple[str, ...] = ()
     agent_scopes: tuple[str, ...] | None = None
+    ca_file: Path | None = None
     engine_path: str = "/api/chat"
     database_url: str | None = field(default=None, repr=False)
     max_attempts: int = 2

@@ -32,6 +32,7 @@ def task_settings(environment: Environment) -> TaskSettings:
         default_agent=_default(environment, names),
         targets=_targets(environment),
         agent_scopes=scopes or None,
+        ca_file=environment.ca_file("A2A_CA_FILE"),
         engine_path=_engine_path(environment),
         database_url=_database(environment),
         max_attempts=environment.count("A2A_MAX_ATTEMPTS", least=1, most=10),

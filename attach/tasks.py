@@ -94,7 +94,7 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp, memor
     ours = settings.tasks
     database = Database(settings.data_dir, schemas=_schemas, url=ours.database_url)
     store = late(lambda: _store(database, ours.max_open))
-    client = TargetClient(max_bytes=ours.max_result_bytes)
+    client = TargetClient(max_bytes=ours.max_result_bytes, ca_file=ours.ca_file)
     exchanges = any(agent.credential.exchange for agent in ours.agents)
     exchange_client = httpx.AsyncClient(trust_env=False) if exchanges else None
     hop = Hop(ours, delegation=sign_in.delegation, signer=sign_in.agent_signer, client=exchange_client)

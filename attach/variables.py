@@ -71,6 +71,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("A2A_AGENT_SCOPES", "", "What an agent may do with the token it gets; unset, what tasks need.", "list"),
     Variable("A2A_DEFAULT_AGENT", "", "The agent whose card is at the gateway's own well-known path."),
     Variable("A2A_TARGETS", "", "URLs below which a task's target_url may lie.", "list"),
+    Variable("A2A_CA_FILE", "", "PEM file of the CA behind the certificates of https targets; else the public ones."),
     Variable("A2A_ENGINE_PATH", "/api/chat", "Where a task without a target goes at the engine."),
     Variable("A2A_TIMEOUT", "600", "How long a task's call to the engine or a target_url may take.", "seconds"),
     Variable("A2A_MAX_ATTEMPTS", "2", "How often a call that was cut is made in all, where that does no harm."),

@@ -229,12 +229,12 @@ async def test_a_bug_in_an_endpoint_is_a_500_with_the_request_id_and_a_logged_tr
 
     async with Issuer.start() as issuer, Engine() as engine:
         app = create_app(settings_for(issuer, engine.url, ACCESS_LOG="off"))
-        app.add_api_route("/usage", broken)
+        app.add_api_route("/usage/broken", broken)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway.test") as client,
         ):
-            failed = await client.get("/usage", headers=bearer(issuer.token()))
+            failed = await client.get("/usage/broken", headers=bearer(issuer.token()))
     body = failed.json()
     assert failed.status_code == 500
     assert body["code"] == "internal_error"

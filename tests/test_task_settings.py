@@ -106,6 +106,7 @@ def test_a_document_that_describes_no_agents_is_told(text: str) -> None:
         ("A2A_TARGETS", "//host"),
         ("A2A_TARGETS", "http://host:81000/"),
         ("A2A_TARGETS", "http://evil\\@host/"),
+        ("A2A_CA_FILE", "/nowhere.pem"),
         ("A2A_ENGINE_PATH", "/healthz"),
         ("A2A_ENGINE_PATH", "/api/../x"),
         ("A2A_MAX_ATTEMPTS", "0"),

@@ -16,6 +16,7 @@ from a2a.calls import NotReached, TargetClient
 from a2a.tasks import TargetNotAllowed
 from tests.servers import Connection, Received
 from tests.tasks.places import calls, place
+from tests.transport.tls import Authority
 
 
 class Trap:
@@ -170,6 +171,29 @@ async def test_a_target_hears_the_name_and_not_the_address() -> None:
     assert heads[0].startswith(b"POST /a%20b?c=d HTTP/1.1\r\n")
     assert f"Host: named.example:{port}\r\n".encode() in heads[0]
     assert (reply.body, reply.content()) == (b"0123", {"truncated": True, "text": "0123"})
+
+
+@pytest.mark.parametrize("name", ["agents.example", "other.example"])
+async def test_an_https_target_proves_its_name_and_not_its_address(name: str, tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    authority = Authority(tmp_path)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=authority.server("agents.example"))
+    url = f"https://{name}:{server.sockets[0].getsockname()[1]}/"
+    here = ["127.0.0.1"]
+    async with TargetClient(max_bytes=10, ca_file=authority.file) as client, TargetClient(max_bytes=10) as stranger:
+        if name == "agents.example":
+            assert (await client.post(url, b"{}", {}, timeout=10, addresses=here)).status == 200
+        else:
+            with pytest.raises(NotReached):
+                await client.post(url, b"{}", {}, timeout=10, addresses=here)
+        with pytest.raises(NotReached):  # It trusts the public CAs, and this is none.
+            await stranger.post(url, b"{}", {}, timeout=10, addresses=here)
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_gateway_that_stops_tells_whoever_waits(tmp_path: Path) -> None:
