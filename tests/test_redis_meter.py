@@ -13,6 +13,7 @@ from tests.clock import Clock
 from tests.meter_contract import MeterBed, MeterContract, remaining, use
 from tests.redis_server import RedisServer, redis_server
 from usage import MeterUnavailable, QuotaExceeded, RedisMeter
+from usage.redis_meter import RedisReservation
 
 
 @pytest.fixture
@@ -112,6 +113,15 @@ async def test_what_is_held_is_held_on_while_it_runs(server: RedisServer, clock:
         await reservation.settle(0)
         await meter.renew()
         assert await remaining(meter) == 1000
+
+
+async def test_holding_on_changes_nothing_of_what_is_held(server: RedisServer, clock: Clock) -> None:
+    async with meter_at(server, clock=clock) as meter:
+        reservation = await meter.reserve("alice", prompt=100, expected=300)
+        assert isinstance(reservation, RedisReservation)
+        reservation.held = 1  # As before a top-up that is under way.
+        await meter.renew()
+        assert await remaining(meter) == 600
 
 
 async def test_what_is_held_outlives_the_loss_of_everything_in_redis(server: RedisServer) -> None:

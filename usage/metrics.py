@@ -94,7 +94,8 @@ class Metrics:
         self._users, self._models = Names(MOST_USERS), Names(MOST_MODELS)
         self._pairs: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._requests, self._errors = self._counter(REQUESTS), self._counter(ERRORS)
-        self._in_flight, self._duration = self._counter(IN_FLIGHT), self._histogram(DURATION)
+        self._in_flight, self._duration = self._counter(IN_FLIGHT).cell(), self._histogram(DURATION)
+        self._statuses: dict[int, int] = {}
         self._first_token, self._speed = self._histogram(FIRST_TOKEN), self._histogram(SPEED)
         self._refusals, self._store_errors = self._counter(REFUSALS), self._counter(QUOTA_STORE_ERRORS)
         self._late, self._jwks = self._counter(LATE_COMMITS), self._counter(JWKS)
@@ -120,12 +121,16 @@ class Metrics:
 
     def started(self) -> None:
         """A request has come."""
-        self._in_flight.add(1)
+        self._cells.values[self._in_flight] += 1
 
     def ended(self, status: int, duration: float, *, code: str | None = None) -> None:
         """It was answered, in `duration` seconds; `code` is that of a refusal or failure of ours."""
-        self._in_flight.add(-1)
-        self._requests.add(1, str(status))
+        values = self._cells.values
+        values[self._in_flight] -= 1
+        cell = self._statuses.get(status)
+        if cell is None:
+            cell = self._statuses[status] = self._requests.cell(str(status))
+        values[cell] += 1
         self._duration.observe(duration)
         if code is not None:
             self._errors.add(1, code)

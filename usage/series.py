@@ -46,10 +46,14 @@ class Counter:
 
     def add(self, amount: float, *labels: str) -> None:
         """Labels must be few: whoever adds bounds them."""
+        self._cells.values[self.cell(*labels)] += amount
+
+    def cell(self, *labels: str) -> int:
+        """Which of the cells this series has, for who adds to it all the time."""
         start = self._starts.get(labels)
         if start is None:
             start = self._starts[labels] = self._cells.start((self.family.name, labels))
-        self._cells.values[start] += amount
+        return start
 
 
 class Histogram:
