@@ -2,9 +2,8 @@
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
 
 from starlette.types import Scope
 
@@ -48,7 +47,9 @@ _KEPT_FROM_UPSTREAM = _HOP_BY_HOP | {
 # Some engines take from X-Forwarded-User and its like who calls: whatever begins so is for proxies to say.
 _PREFIXES_KEPT_FROM_UPSTREAM = (b"x-attach-", b"x-forwarded-")
 _TOLD_BY_PROXIES = frozenset({b"x-forwarded-host", b"x-forwarded-proto"})
+_TOLD = _TOLD_BY_PROXIES | {b"x-forwarded-for"}
 _MOST_NAMES = 1024
+_SPACE = (b" ", b"\t")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # The gateway writes its own; an answer with two of them is malformed (RFC 9110 §5.3).
 # Alt-Svc would send browsers around the gateway (RFC 7838 §2.1).
@@ -56,15 +57,29 @@ _KEPT_FROM_CLIENT = _HOP_BY_HOP | {b"alt-svc", b"date", b"server", b"x-request-i
 _OURS_TO_SAY = (b"access-control-", b"x-attach-", b"x_attach_")
 
 
-class _Crossing(dict[bytes, bool]):
-    """Whether a caller's field may cross, by its name: worked out once, for clients all send the same few."""
+DROPPED, CROSSES, CONNECTION, HOST, TOLD = range(5)
 
-    def __missing__(self, name: bytes) -> bool:
-        folded = folded_name(name)
-        crosses = folded not in _KEPT_FROM_UPSTREAM and not folded.startswith(_PREFIXES_KEPT_FROM_UPSTREAM)
+
+class _Crossing(dict[bytes, int]):
+    """What becomes of a caller's field, by its name: worked out once, for clients all send the same few."""
+
+    def __missing__(self, name: bytes) -> int:
+        kind = _kind(name)
         if len(self) < _MOST_NAMES and len(name) <= 64:
-            self[name] = crosses
-        return crosses
+            self[name] = kind
+        return kind
+
+
+def _kind(name: bytes) -> int:
+    if name == b"connection":
+        return CONNECTION
+    if name == b"host":
+        return HOST
+    if name in _TOLD:
+        return TOLD
+    folded = folded_name(name)
+    kept = folded in _KEPT_FROM_UPSTREAM or folded.startswith(_PREFIXES_KEPT_FROM_UPSTREAM)
+    return DROPPED if kept else CROSSES
 
 
 class RequestHeaders:
@@ -89,42 +104,52 @@ class RequestHeaders:
         self.own: Fields = [(b"host", host.encode("ascii"))]
         if credential is not None:
             self.own.append((b"authorization", credential.encode("latin-1")))
-        self._crosses = _Crossing()
+        self._kinds = _Crossing()
         self._trusted = lru_cache(maxsize=1024)(lambda peer: _is_within(peer, trusted_proxies))
 
     def build(self, scope: Scope) -> Fields:
         """The fields for the request in `scope`, framing apart: the caller's that may cross, ours, the stamp last."""
         state = scope["state"]
-        headers = scope["headers"]
-        named = _named_by_connection(headers)
-        # The white space behind a value, which servers leave there, is not part of it (RFC 9110 §5.5).
-        return [
-            *self.own,
-            *((name, value.strip(b" \t")) for name, value in headers if self._crosses[name] and name not in named),
-            *self._forwarded(scope),
-            (b"x-request-id", state["public_request_id"]),
-            *state.get("stamp", ()),
-            *self._signed(state),
-        ]
+        fields = self.own.copy()
+        told: Fields = []
+        host, named = b"", frozenset[bytes]()
+        kinds = self._kinds
+        for field in scope["headers"]:
+            kind = kinds[field[0]]
+            if kind == CROSSES:
+                name, value = field
+                # The white space behind a value, which servers leave there, is not part of it (RFC 9110 §5.5).
+                fields.append(
+                    field if value[-1:] not in _SPACE and value[:1] not in _SPACE else (name, value.strip(b" \t"))
+                )
+            elif kind == CONNECTION:
+                named |= _named((field,))
+            elif kind == HOST:
+                host = field[1]
+            elif kind == TOLD:
+                told.append(field)
+        if named:
+            ours = len(self.own)
+            fields[ours:] = [field for field in fields[ours:] if field[0] not in named]
+        fields += self._forwarded(scope, host, told)
+        fields.append((b"x-request-id", state["public_request_id"]))
+        fields += state.get("stamp", ())
+        if self._signer is not None and state.get("identity") is not None:
+            token = self._signer.token(state["identity"], state["session_id"])
+            fields.append((b"x-attach-identity", token.encode("ascii")))
+        return fields
 
-    def _signed(self, state: Mapping[str, Any]) -> Fields:
-        if self._signer is None or state.get("identity") is None:
-            return []
-        token = self._signer.token(state["identity"], state["session_id"])
-        return [(b"x-attach-identity", token.encode("ascii"))]
-
-    def _forwarded(self, scope: Scope) -> Fields:
+    def _forwarded(self, scope: Scope, host: bytes, told: Fields) -> Fields:
+        """What the gateway says of the way here; `told` is what the peer said of it."""
         client = scope.get("client")
         peer = client[0] if client else ""
-        told = {b"x-forwarded-for": peer.encode(), b"x-forwarded-proto": scope["scheme"].encode()}
-        for name, value in scope["headers"]:
-            if name == b"host":
-                told[b"x-forwarded-host"] = value
-        if peer and self._trusted(peer):
-            way = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-            told[b"x-forwarded-for"] = b", ".join([*way, peer.encode()])
-            told |= {name: value for name, value in scope["headers"] if name in _TOLD_BY_PROXIES}
-        return [(name, value) for name, value in told.items() if value]
+        way, proto = peer.encode(), scope["scheme"].encode()
+        if told and peer and self._trusted(peer):
+            way = b", ".join([*(value for name, value in told if name == b"x-forwarded-for"), way])
+            said = {name: value for name, value in told if name in _TOLD_BY_PROXIES}
+            proto, host = said.get(b"x-forwarded-proto", proto), said.get(b"x-forwarded-host", host)
+        said_now = ((b"x-forwarded-for", way), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host))
+        return [field for field in said_now if field[1]]
 
 
 def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fields:
@@ -139,7 +164,7 @@ def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fi
     fields = [(name.lower(), value) for name, value in headers]
     if not 200 <= status <= 599 or _CONTROL.search(b"".join([value for _, value in fields])):
         raise UpstreamBroken
-    dropped = _KEPT_FROM_CLIENT | _named_by_connection(fields)
+    dropped = _KEPT_FROM_CLIENT | _named(field for field in fields if field[0] == b"connection")
     if any(name == b"transfer-encoding" for name, _ in fields):
         dropped |= {b"content-length"}  # It does not count beside the other (RFC 9112 §6.3), and could be a lie.
     if status in (204, 304):
@@ -147,13 +172,11 @@ def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fi
     return [field for field in fields if field[0] not in dropped and not field[0].startswith(_OURS_TO_SAY)]
 
 
-def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    named: set[bytes] = set()
-    for name, value in headers:
-        if name == b"connection":
-            named.update(option.strip().lower() for option in value.split(b","))
+def _named(connection: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """The fields that `Connection` names (RFC 9110 §7.6.1)."""
+    options = {option.strip().lower() for _, value in connection for option in value.split(b",")}
     # Framing is this hop's own business: a client that names it must not change how a body is read.
-    return frozenset(named - {b"content-length"})
+    return frozenset(options - {b"content-length"})
 
 
 def _is_within(peer: str, networks: Sequence[Network]) -> bool:

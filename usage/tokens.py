@@ -140,7 +140,10 @@ def _load(name: str) -> _Encoding:
     from tiktoken import load  # noqa: PLC0415
 
     with _LOADING, _no_downloads(load):
-        return tiktoken.get_encoding(_OFFLINE.get(name, name))
+        encoding = tiktoken.get_encoding(_OFFLINE.get(name, name))
+    # Only what was compiled of it counts text; the table itself, 14 MB, is not looked at again.
+    getattr(encoding, "_mergeable_ranks", {}).clear()
+    return encoding
 
 
 @contextmanager

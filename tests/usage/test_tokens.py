@@ -1,5 +1,6 @@
 """Our own count of tokens, for what an engine does not count."""
 
+import gc
 import logging
 import sys
 import threading
@@ -144,6 +145,12 @@ def test_nothing_is_loaded_before_it_is_asked_for() -> None:
     counter = TokenCounter()
     assert not counter.ready
     assert "token-encoding" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_table_it_was_made_of_is_let_go(counter: TokenCounter) -> None:
+    tables = [item for item in gc.get_objects() if isinstance(item, dict) and len(item) > 50_000]
+    assert not [table for table in tables if isinstance(next(iter(table)), bytes)]
+    assert counter.count("still counted") == 2
 
 
 def test_it_is_loaded_once(counter: TokenCounter) -> None:
