@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.gateways import Answer, Stand, standing
 from tests.servers import Connection, Engine, Received
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JSON = "Content-Type: application/json"
 PUSH = "http://hooks.test:9000/a2a"
@@ -86,8 +89,15 @@ async def passing(data_dir: Path, *, script: Any = None, path: str = "", **varia
             yield Passage(stand, agent)
 
 
-@pytest.fixture
-async def passage(tmp_path: Path) -> AsyncIterator[Passage]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def passage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Passage]:
+    """One for all: what a test leaves behind there is the same for the next."""
+    async with passing(tmp_path_factory.mktemp("passage")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def alone(tmp_path: Path) -> AsyncIterator[Passage]:
     async with passing(tmp_path) as made:
         yield made
 
@@ -205,7 +215,7 @@ async def test_anothers_task_is_answered_as_one_that_is_not_there(passage: Passa
 
 
 async def test_an_old_client_hears_in_an_event_that_its_stream_is_refused(passage: Passage) -> None:
-    answer = await passage.call("tasks/resubscribe", {"id": "t1"}, version="0.3")
+    answer = await passage.call("tasks/resubscribe", {"id": "nobodys"}, version="0.3")
     assert answer.one("content-type") == b"text/event-stream"
     event = json.loads(answer.body.removeprefix(b"data: "))
     assert (event["id"], event["error"]) == (7, {"code": -32001, "message": "Task not found"})
@@ -270,12 +280,14 @@ async def test_a_path_that_could_be_read_in_two_ways_or_is_none_of_the_protocols
     ids=["broken", "member twice", "UTF-16", "deep", "batch", "params by position", "odd id", "no JSON-RPC"],
 )
 async def test_what_cannot_be_read_in_one_way_only_is_refused_here(passage: Passage, body: bytes, code: int) -> None:
+    asked = len(passage.agent.server.received)
     answer = await passage.send(body, fields=("A2A-Version: 1.0",))
     assert (answer.status, answer.json()["error"]["code"]) == (200, code)
-    assert passage.agent.server.received == []
+    assert len(passage.agent.server.received) == asked
 
 
-async def test_a_list_shows_the_callers_tasks_only(passage: Passage) -> None:
+async def test_a_list_shows_the_callers_tasks_only(alone: Passage) -> None:
+    passage = alone
     await passage.makes("t1")
     await passage.makes("t2", user="bob", context="d")
     page = {"tasks": [told("t1"), told("t2", "d"), told("t3", "e")], "nextPageToken": "", "totalSize": 3, "pageSize": 3}
@@ -339,6 +351,26 @@ async def test_an_agent_is_told_to_call_listed_places_only(passage: Passage, pla
     assert "error" not in (await passage.call(method, params(f"{PUSH}/for/alice"))).json()
 
 
+async def test_a_client_that_leaves_ends_the_agents_work(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def script(received: Received, connection: Connection) -> None:
+        await connection.head(content_type="text/event-stream", transfer_encoding="chunked")
+        await connection.chunk(b"data: {}\n\n")
+        begun.set()
+        await connection.closed()
+        gone.set()
+
+    gone = asyncio.Event()
+    async with passing(tmp_path, script=script) as made:
+        body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "SendStreamingMessage", "params": message()}).encode()
+        async with made.stand.line() as line:
+            await line.ask(made.stand.request("POST", "/a2a/agents/echo", JSON, body=body))
+            await begun.wait()
+            line.leave()
+        await gone.wait()
+
+
 # Who may
 
 
@@ -363,9 +395,9 @@ async def test_without_a_token_there_is_a_challenge_and_for_no_agent_a_404(passa
     assert (await passage.stand.ask("PUT", "/a2a/agents/echo", JSON, body=b"{}")).status == 405
 
 
-async def test_an_agent_that_is_down_is_502_of_its_own_name(passage: Passage) -> None:
-    await passage.agent.server.die()
-    answer = await passage.call("SendMessage", message())
+async def test_an_agent_that_is_down_is_502_of_its_own_name(alone: Passage) -> None:
+    await alone.agent.server.die()
+    answer = await alone.call("SendMessage", message())
     assert (answer.status, answer.code) == (502, "agent_unreachable")
 
 

@@ -57,7 +57,7 @@ await client.createTaskPushNotificationConfig(hook);
 found.push_again = (await client.getTaskPushNotificationConfig({ tenant: "", taskId: running, id: "mine" })).url === hook.url;
 await finish();
 found.push = false;
-for (let tries = 0; tries < 100 && !found.push; tries++) {
+for (let tries = 0; tries < 400 && !found.push; tries++) {
   found.push = (await (await fetch(`${control}/push`)).json()).some(entry => entry.body.includes(running));
   if (!found.push) await new Promise(wake => setTimeout(wake, 50));
 }

@@ -28,8 +28,8 @@ async def everything(base: str, token: str, binding: str, control: str) -> dict[
     found: dict[str, Any] = {}
     headers = {"Authorization": f"Bearer {token}"}
     async with (
-        httpx.AsyncClient(headers=headers, trust_env=False, timeout=30) as http,
-        httpx.AsyncClient(trust_env=False, timeout=30) as direct,
+        httpx.AsyncClient(headers=headers, trust_env=False, timeout=90) as http,
+        httpx.AsyncClient(trust_env=False, timeout=90) as direct,
     ):
         card = await A2ACardResolver(http, base).get_agent_card()
         found["interfaces"] = sorted({card.url, *(entry.url for entry in card.additional_interfaces or [])})
@@ -85,7 +85,7 @@ async def start(polling: Any) -> str:
 
 
 async def pushed(http: httpx.AsyncClient, control: str, task: str) -> bool:
-    for _ in range(100):
+    for _ in range(400):
         if any(task in entry["body"] for entry in (await http.get(f"{control}/push")).json()):
             return True
         await asyncio.sleep(0.05)
