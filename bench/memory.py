@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mem import EventQuery, Memory, MemoryEvent, MemoryReader, MemorySettings, Owner, event_id, exchange_event
+from mem.postgres import PostgresMemory
 from store import Journal
 
 BATCH = 200
@@ -148,6 +149,19 @@ async def cost(journal: Journal, memory: Memory) -> None:
     )
 
 
+async def run_postgres(options: argparse.Namespace) -> None:
+    talk = Talk(options.users)
+    async with PostgresMemory(MemorySettings(database_url=options.postgres)) as memory:
+        events = itertools.islice(talk.events(), options.events)
+        begun, written = time.perf_counter(), 0
+        while batch := list(itertools.islice(events, BATCH)):
+            await memory.deliver(batch)
+            written += len(batch)
+            if written % 100_000 == 0:
+                print(f"  {written} events, {time.perf_counter() - begun:.0f} s", flush=True)
+        await ask_everything(memory, talk, span=float(options.events), rounds=options.rounds)
+
+
 async def run(options: argparse.Namespace, directory: Path) -> None:
     talk = Talk(options.users)
     async with Journal(directory) as journal:
@@ -172,8 +186,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=500, help="questions of each kind (default 500)")
     parser.add_argument("--directory", type=Path, help="where the journal is made (default: a temporary directory)")
+    parser.add_argument("--postgres", metavar="URL", help="postgresql+asyncpg://...: an empty database to use instead")
     options = parser.parse_args(arguments)
-    print(f"{options.events} events of {options.users} users, chats of 1 to 8 turns, SQLite")
+    where = "PostgreSQL" if options.postgres else "SQLite"
+    print(f"{options.events} events of {options.users} users, chats of 1 to 8 turns, {where}")
+    if options.postgres:
+        asyncio.run(run_postgres(options))
+        return 0
     with tempfile.TemporaryDirectory(prefix="attach-memory-", dir=options.directory) as directory:
         asyncio.run(run(options, Path(directory)))
     return 0

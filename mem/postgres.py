@@ -23,9 +23,9 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     delete,
     func,
-    literal,
     select,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR, insert
@@ -94,12 +94,10 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
     # Keeping
 
     async def deliver(self, events: Sequence[MemoryEvent]) -> None:
-        rows = [_row(event) for event in events]
-        statement = insert(_EVENTS).on_conflict_do_nothing(index_elements=["id"])
+        words = func.to_tsvector("simple", bindparam("said")).op("||")(func.to_tsvector("simple", bindparam("mark")))
+        statement = insert(_EVENTS).values(words=words).on_conflict_do_nothing(index_elements=["id"])
         async with self._writing() as connection:
-            for row in rows:
-                words = func.to_tsvector("simple", row.pop("words")).op("||")(_mark(row["owner"]))
-                await connection.execute(statement.values(**row, words=words))
+            await connection.execute(statement, [_row(event) for event in events])
 
     async def retain(self, since: str) -> int:
         removed = 0
@@ -150,7 +148,7 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
         asked: ColumnElement[Any] = func.phraseto_tsquery("simple", " ".join(phrases[0]))
         for phrase in phrases[1:]:
             asked = asked.op("&&")(func.phraseto_tsquery("simple", " ".join(phrase)))
-        marked = asked.op("&&")(func.phraseto_tsquery("simple", _name(_plain(owner.user))))
+        marked = asked.op("&&")(func.phraseto_tsquery("simple", _mark(owner.user)))
         newest = (
             select(_EVENTS.c.id, _EVENTS.c.document, func.ts_rank(_EVENTS.c.words, asked).label("points"))
             .where(_EVENTS.c.owner == _plain(owner.user), _EVENTS.c.words.op("@@")(marked))
@@ -232,17 +230,14 @@ def _row(event: MemoryEvent) -> dict[str, Any]:
         "run": _plain(event.run_id),
         "model": _plain(event.model),
         "document": compact(document_of(event)),
-        "words": words_of(event),
+        "said": words_of(event),
+        "mark": _mark(event.user),
     }
 
 
-def _mark(user: str) -> ColumnElement[Any]:
+def _mark(user: str) -> str:
     """A word that only one user's events have."""
-    return func.to_tsvector("simple", literal(_name(user)))
-
-
-def _name(user: str) -> str:
-    return f"owner{hashlib.sha256(user.encode()).hexdigest()[:24]}"
+    return f"owner{hashlib.sha256(user.encode(errors='replace')).hexdigest()[:24]}"
 
 
 def _plain(text: Any) -> Any:
