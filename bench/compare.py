@@ -19,6 +19,7 @@ from .rows import Row
 
 RESULTS = SOURCES / "RESULTS.md"
 OURS = "attach"
+OFF, METERED = "off", ("quota", "memory", OURS)
 EPILOG = "Other commands: script/bench install | soak | workers, each with --help."
 
 
@@ -67,6 +68,8 @@ def _render(rows: Sequence[Row], absent: Mapping[str, str], samples: report.Samp
     ]
     if OURS in samples:
         parts += [report.ratios(samples, titles, row=OURS), report.promises(samples, row=OURS)]
+    if OFF in samples:
+        parts.append(report.costs(samples, titles, rows=METERED, base=OFF))
     parts += [f"- not installed: {name} ({how})" for name, how in absent.items()]
     parts += [f"- {fault}" for fault in report.faults(samples)]
     return "\n\n".join(parts)

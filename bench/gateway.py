@@ -18,14 +18,20 @@ EVERYTHING_ON: Mapping[str, str] = {
     "USAGE_METERING": "prometheus",
     "MEM_BACKEND": "sqlite",
 }
+NOTHING_ON: Mapping[str, str] = {"MEM_BACKEND": "none"}
+PARTS: Mapping[str, Mapping[str, str]] = {
+    "off": NOTHING_ON,
+    "quota": {**EVERYTHING_ON, **NOTHING_ON},
+    "memory": {"MEM_BACKEND": EVERYTHING_ON["MEM_BACKEND"]},
+}
 REMEMBERS = "a token is checked once, then remembered"
 
 
-def gateway_command(bed: Bed, port: int, folder: Path) -> Command:
-    """`attach-gateway serve` with everything on that this version has; its access log goes to a file."""
+def gateway_command(bed: Bed, port: int, folder: Path, *, on: Mapping[str, str] = EVERYTHING_ON) -> Command:
+    """`attach-gateway serve` with everything on that this version has, or with what is `on`; its log goes to a file."""
     program = Path(sys.executable).parent / "attach-gateway"
     argv = [program, "serve", "--host", "127.0.0.1", "--port", port]
-    return Command(argv=argv, env={**_settings(bed, folder), **EVERYTHING_ON}, cwd=folder)
+    return Command(argv=argv, env={**_settings(bed, folder), **on}, cwd=folder)
 
 
 def part_command(bed: Bed, port: int, folder: Path, *, part: str) -> Command:
@@ -91,6 +97,19 @@ ROWS: Sequence[Row] = (
         refuses=EVERY_HOSTILE_TOKEN,
         limits=REMEMBERS,
         ours=True,
+    ),
+    *(
+        Row(
+            name=name,
+            title=f"Attach Gateway, {title}",
+            command=partial(gateway_command, on=PARTS[name]),
+            missing=_missing,
+            version=_version,
+            refuses=EVERY_HOSTILE_TOKEN,
+            limits=f"{REMEMBERS}; {', '.join(f'{key}={value}' for key, value in PARTS[name].items())}",
+            ours=True,
+        )
+        for name, title in (("off", "nothing metered"), ("quota", "+ quota"), ("memory", "+ memory"))
     ),
     Row(
         name="attach",

@@ -107,6 +107,18 @@ def ratios(samples: Samples, titles: Mapping[str, str], *, row: str) -> str:
     return markdown(head, lines)
 
 
+def costs(samples: Samples, titles: Mapping[str, str], *, rows: Sequence[str], base: str) -> str:
+    """What each of `rows` spends over `base`, as measured in the same round: as a ratio, and what it adds."""
+    columns = [COLUMNS["cpu_request"], COLUMNS["cpu_chunk"]]
+    head = [f"... / {titles[base]}", *(f"{c.title}{more}" for c in columns for more in ("", ", added"))]
+    lines = [
+        [titles[row], *(cell for column in columns for cell in _cost_cells(column, samples, row, base))]
+        for row in rows
+        if row in samples
+    ]
+    return markdown(head, lines)
+
+
 def promises(samples: Samples, *, row: str) -> str:
     """What was promised for `row`, and whether this run kept it."""
     return markdown(["promise", "limit", "measured", "kept"], [_promise_cells(p, samples, row) for p in PROMISES])
@@ -190,6 +202,13 @@ def _cell(value: float | None, digits: int) -> str:
 
 def _ratio_cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}x"
+
+
+def _cost_cells(column: Column, samples: Samples, row: str, base: str) -> tuple[str, str]:
+    pairs = zip(_rounds(samples, row), _rounds(samples, base), strict=True)
+    numbers = [(column.number(*own), column.number(*other)) for own, other in pairs]
+    added = _median(None if mine is None or less is None else mine - less for mine, less in numbers)
+    return _ratio_cell(column.ratio(samples, row, base)), _cell(added, column.digits)
 
 
 def _promise_cells(promise: Promise, samples: Samples, row: str) -> Sequence[str]:

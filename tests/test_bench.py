@@ -272,6 +272,17 @@ def test_a_ratio_compares_what_was_measured_in_the_same_round() -> None:
     assert not any(line.startswith("| direct") for line in ratios.splitlines())
 
 
+def test_what_a_part_costs_is_counted_over_the_same_gateway_without_it() -> None:
+    samples = {
+        "direct": [sample("direct")] * 3,
+        "off": [sample("off", cpu_request=100.0 * n, cpu_chunk=20.0) for n in (1, 2, 4)],
+        "quota": [sample("quota", cpu_request=150.0 * n, cpu_chunk=25.0) for n in (1, 2, 4)],
+    }
+    costs = report.costs(samples, {name: name for name in samples}, rows=("quota", "memory"), base="off")
+    assert cells(costs, "quota")[1:] == ["1.5x", "100.0", "1.25x", "5.0"]
+    assert not any(line.startswith("| memory") for line in costs.splitlines())
+
+
 def test_a_rate_that_the_load_generator_limits_is_marked() -> None:
     samples = three_rounds()
     samples["attach"] = [replace(s, busy=0.99) for s in samples["attach"]]
