@@ -371,6 +371,24 @@ async def test_a_client_that_leaves_ends_the_agents_work(tmp_path: Path) -> None
         await gone.wait()
 
 
+async def test_a_gateway_that_stops_ends_a_stream_with_an_error_of_the_protocol(tmp_path: Path) -> None:
+    async def script(received: Received, connection: Connection) -> None:
+        await connection.head(content_type="text/event-stream", transfer_encoding="chunked")
+        await connection.chunk(b"data: {}\n\n")
+        await connection.closed()
+
+    async with passing(tmp_path, script=script, SHUTDOWN_GRACE="0") as made:
+        body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "SendStreamingMessage", "params": message()}).encode()
+        async with made.stand.line() as line:
+            await line.ask(made.stand.request("POST", "/a2a/agents/echo", JSON, body=body))
+            await line.head()
+            assert await line.chunk() == b"data: {}\n\n"
+            made.stand.gateway.server.should_exit = True
+            event = json.loads((await line.chunk()).removeprefix(b"data: "))
+            assert (event["jsonrpc"], event["error"]["code"]) == ("2.0", -32603)
+            assert await line.chunk() == b""
+
+
 # Who may
 
 

@@ -55,6 +55,8 @@ class Refusal:
             return _json({"error": self.detail}) + b"\n"
         if media_type != "text/event-stream":
             return None
+        if path.startswith("/a2a/agents/"):
+            return b"data: " + _json(self._json_rpc()) + b"\n\n"
         body = _json(self._error(path) or {"error": self._openai()})
         event = b"event: error\n" if _is_anthropic(path) else b""
         return event + b"data: " + body + b"\n\n"
@@ -68,6 +70,10 @@ class Refusal:
         if path == "/api" or path.startswith("/api/"):
             return {"error": self.detail}
         return {}
+
+    def _json_rpc(self) -> dict[str, Any]:
+        """For A2A: a response to no request in particular (JSON-RPC 2.0 §5); over HTTP+JSON `error` is what counts."""
+        return {"jsonrpc": "2.0", "id": None, "error": {"code": -32603, "message": self.detail}}
 
     def _openai(self) -> dict[str, Any]:
         kind = _OPENAI_TYPES.get(self.status, "server_error")
