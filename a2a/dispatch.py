@@ -182,7 +182,7 @@ class Dispatcher:
                     await self._wake.wait()
 
     async def _renew(self) -> None:
-        held = await self._store.renew(self.worker)
+        held = await self._store.renew(self.worker, list(self._running))
         for task_id, run in list(self._running.items()):
             if task_id not in held and not run.fresh:
                 run.work.cancel()  # Somebody else has it, or its owner had it forgotten.

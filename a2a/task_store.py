@@ -188,10 +188,13 @@ class TaskStore:
         async with self._database.write() as connection:
             await connection.execute(update(TASKS).where(mine).values(worker=None, leased_until=None))
 
-    async def renew(self, worker: str) -> dict[str, bool]:
-        """Keep everything that this worker has. Returns what that is, and of each whether it is to be canceled."""
+    async def renew(self, worker: str, task_ids: Collection[str]) -> dict[str, bool]:
+        """Keep those of these that this worker has. Returns them, and of each whether it is to be canceled.
+
+        What it has and does not name is let go with its lease: nobody works on that any more.
+        """
         now = self._clock()
-        mine = and_(TASKS.c.worker == worker, TASKS.c.state.in_(OPEN))
+        mine = and_(TASKS.c.id.in_(task_ids), TASKS.c.worker == worker, TASKS.c.state.in_(OPEN))
         async with self._database.write() as connection:
             await connection.execute(update(TASKS).where(mine).values(leased_until=now + self._lease))
             rows = (await connection.execute(select(TASKS.c.id, TASKS.c.cancel).where(mine))).all()

@@ -13,7 +13,7 @@ from a2a.calls import CallCut, NotReached
 from a2a.dispatch import Carrier, Dispatcher
 from a2a.task_store import LEASE_SECONDS, TaskStore
 from a2a.tasks import Outcome, Task
-from store import Database
+from store import Database, DatabaseError
 from tests.clock import Clock
 from tests.tasks.test_task_store import accepted
 
@@ -194,3 +194,24 @@ async def test_what_is_canceled_or_forgotten_elsewhere_ends_here(store: TaskStor
             await store.forget(task.owner)
         async with asyncio.timeout(30):
             await left.wait()
+
+
+async def test_a_store_that_stumbles_costs_a_task_no_more_than_its_lease(store: TaskStore, clock: Clock) -> None:
+    task, other = await accepted(store), await accepted(store, input="hangs")
+    carrier, stumbled = Carriage(), asyncio.Event()
+
+    async def stumble_once(found: Task) -> Outcome:
+        if found.id == other.id:
+            return await carrier.hang(found)
+        if carrier.calls[found.id] == 1:
+            stumbled.set()
+            raise DatabaseError("away")
+        return Outcome("done")
+
+    carrier.script = stumble_once
+    async with dispatching(store, carrier) as dispatchers:
+        await asyncio.wait_for(stumbled.wait(), 30)
+        clock.advance(LEASE_SECONDS - 1)
+        await store.renew(dispatchers[0].worker, [other.id])
+        clock.advance(2)
+        assert (await ended(store, task, *dispatchers)).state == "done"

@@ -102,11 +102,20 @@ async def test_a_lease_lasts_while_it_is_renewed_and_no_longer(store: TaskStore,
     await store.claim("w1", limit=1)
     for _ in range(3):
         clock.advance(LEASE_SECONDS - 1)
-        assert await store.renew("w1") == {task.id: False}
+        assert await store.renew("w1", [task.id]) == {task.id: False}
         assert await store.claim("w2", limit=1) == []
     clock.advance(LEASE_SECONDS + 1)
     assert [taken.id for taken in await store.claim("w2", limit=1)] == [task.id]
-    assert await store.renew("w1") == {}
+    assert await store.renew("w1", [task.id]) == {}
+
+
+async def test_what_a_worker_dropped_is_let_go_with_its_lease(store: TaskStore, clock: Clock) -> None:
+    kept, dropped = await accepted(store), await accepted(store)
+    await store.claim("w1", limit=2)
+    clock.advance(LEASE_SECONDS - 1)
+    assert await store.renew("w1", [kept.id]) == {kept.id: False}
+    clock.advance(2)
+    assert [task.id for task in await store.claim("w2", limit=2)] == [dropped.id]
 
 
 async def test_who_lost_a_lease_changes_nothing(store: TaskStore, clock: Clock) -> None:
@@ -147,7 +156,7 @@ async def test_what_a_worker_lets_go_is_free_at_once(store: TaskStore) -> None:
 async def test_a_task_may_be_accepted_into_a_workers_hands(store: TaskStore, clock: Clock) -> None:
     task, _ = await store.add(new(), worker="w1")
     assert await store.claim("w2", limit=1) == []
-    assert await store.renew("w1") == {task.id: False}
+    assert await store.renew("w1", [task.id]) == {task.id: False}
     clock.advance(LEASE_SECONDS + 1)
     assert len(await store.claim("w2", limit=1)) == 1
 
@@ -168,7 +177,7 @@ async def test_what_waits_is_canceled_at_once_and_what_runs_by_its_worker(store:
     await store.claim("w", limit=1)
     await store.begin(runs.id, "w")
     await store.cancel(runs.id, "bob")
-    assert await store.renew("w") == {runs.id: True}
+    assert await store.renew("w", [runs.id]) == {runs.id: True}
     await store.finish(runs.id, "w", Outcome("canceled"))
     await store.cancel(runs.id, "bob")
     ended = await store.get(runs.id, "bob")
