@@ -66,10 +66,14 @@ def _encoded(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
 
 
 def write_bodies(turns: Sequence[Turn], cleaner: Cleaner) -> Steps[None]:
-    """Give each of `turns` what is to be kept of it."""
+    """Give each of `turns` what is to be kept of it, pausing after each slice of text."""
+    done = 0
     for turn in turns:
         turn.body = compact((yield from cleaner.value(turn.message)))
-        yield
+        done += turn.size
+        if done >= SLICE:
+            done = 0
+            yield
 
 
 class Seen:
