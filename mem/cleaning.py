@@ -15,6 +15,9 @@ TOO_DEEP = "[nested too deeply to be kept]"
 _LARGEST = 2**63  # Beyond it stores and other readers fail on an integer that JSON allows.
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 class Cleaner:
     """Cleans values in steps, each no more work than a slice of the redactor's.
 
@@ -67,7 +70,7 @@ class Cleaner:
 
 def compact(value: Any) -> str:
     """A JSON text in as few characters as it takes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def _text(name: object) -> str:

@@ -59,6 +59,12 @@ class Digests:
 
 
 def _encoded(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
+    """A message that can be kept, and bytes that are the same for the same message alone."""
+    if len(message) == 2:
+        role, content = message.get("role"), message.get("content")
+        if isinstance(role, str) and isinstance(content, str):
+            # As most are, in a fifth of the time. No JSON text begins with that byte.
+            return message, f"\0{len(role)}:{role}{content}".encode(errors="backslashreplace")
     try:
         return message, compact(message).encode(errors="backslashreplace")
     except (RecursionError, TypeError, ValueError):
