@@ -26,7 +26,9 @@ class AuthMiddleware:
         self.app = app
         self.verifier = verifier
         self.public = frozenset(public)
-        self.public_below = tuple(public_below)
+        self.public_below: dict[str, tuple[str, ...]] = {}
+        for method, path in public_below:
+            self.public_below[method] = (*self.public_below.get(method, ()), path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_public(scope["method"], scope["path"]):
@@ -35,6 +37,4 @@ class AuthMiddleware:
         await self.app(scope, receive, send)
 
     def _is_public(self, method: str, path: str) -> bool:
-        if (method, path) in self.public:
-            return True
-        return any(method == allowed and path.startswith(below) for allowed, below in self.public_below)
+        return (method, path) in self.public or path.startswith(self.public_below.get(method, ()))

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,6 +18,7 @@ class InvalidOption(Exception):
     """One of the two options that a caller may set has a value that is none."""
 
 
+@lru_cache(maxsize=4096)
 def session_id(user: str, user_agent: bytes) -> str:
     """16 hexadecimal digits for this user on this client: the same every time, for tracing, never for access."""
     return hashlib.sha256(user.encode() + b":" + user_agent).hexdigest()[:16]
