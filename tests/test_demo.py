@@ -85,7 +85,9 @@ async def printed_page(process: Process) -> str:
 
 async def test_planner_plans_coder_codes_and_both_leave_it_in_the_users_memory(tmp_path: Path) -> None:
     async with demo(tmp_path) as run:
-        async with httpx.AsyncClient(base_url=run.url, headers=bearer(run.token), trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=run.url, headers=bearer(run.token), trust_env=False, timeout=90
+        ) as client:
             sent = await client.post("/a2a/tasks/send", json={"target": "planner", "input": {"text": TASK}})
             status = await ended(client, sent.json()["task_id"])
             events = (await client.get("/mem/events", params={"limit": 100})).json()["events"]
@@ -100,7 +102,7 @@ async def test_planner_plans_coder_codes_and_both_leave_it_in_the_users_memory(t
 
 
 async def ended(client: httpx.AsyncClient, task: str) -> dict[str, Any]:
-    async with client.stream("GET", f"/a2a/tasks/{task}/events", timeout=60) as stream:
+    async with client.stream("GET", f"/a2a/tasks/{task}/events", timeout=150) as stream:
         async for _ in stream.aiter_lines():
             pass
     status: dict[str, Any] = (await client.get(f"/a2a/tasks/status/{task}")).json()
@@ -125,7 +127,7 @@ async def test_the_agents_end_with_the_gateway_even_if_it_is_killed(tmp_path: Pa
 
 
 async def test_the_page_is_open_to_all_in_dev_mode_and_has_no_token_in_it(tmp_path: Path) -> None:
-    async with demo(tmp_path) as run, httpx.AsyncClient(base_url=run.url, trust_env=False) as client:
+    async with demo(tmp_path) as run, httpx.AsyncClient(base_url=run.url, trust_env=False, timeout=90) as client:
         answer = await client.get("/demo")
         assert answer.status_code == 200
         assert answer.text == (ROOT / "examples" / "static" / "demo.html").read_text(encoding="utf-8")
