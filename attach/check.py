@@ -12,9 +12,10 @@ from auth import IssuerUnavailable
 from proxy import EngineProxy, EngineTransport
 from store import RedisSettings, open_redis, redis_answers
 
-from .gateway import build_issuer_client, build_transport, build_verifier
+from .parts import build_transport
 from .settings import Settings
 from .variables import VARIABLES
+from .verification import build_issuer_client, build_verifier
 
 
 def effective(environ: Mapping[str, str]) -> str:

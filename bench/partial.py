@@ -16,9 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from attach import Settings
 from attach.errors import answer
-from attach.gateway import build_issuer_client, build_transport, build_verifier
 from attach.listener import listen
+from attach.parts import build_transport
 from attach.server import build_server
+from attach.verification import build_issuer_client, build_verifier
 from auth import Identity
 from middleware import AuthMiddleware, ErrorMiddleware
 from proxy import EngineProxy
