@@ -74,8 +74,7 @@ class Meeting:
     @property
     def places(self) -> list[str]:
         """What the card must lead to."""
-        base = f"http://localhost:{self.stand.gateway.port}/a2a/agents/echo"
-        return [f"{base}/jsonrpc", f"{base}/rest"]
+        return [f"{self.url}/jsonrpc", f"{self.url}/rest"]
 
     @property
     def control(self) -> str:
