@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Mapping
 from socket import socket
 
@@ -63,6 +64,8 @@ def usage(variables: Mapping[str, str], options: argparse.Namespace) -> int:
     """Print who used what."""
     settings = Settings.for_dev(variables)
     print(asyncio.run(usage_table(settings.data_dir, user=options.user, days=options.days)))
+    if not settings.usage.backends and settings.quota is None:
+        print("With these settings nothing is metered: set USAGE_METERING or MAX_TOKENS_PER_MIN.", file=sys.stderr)
     return 0
 
 

@@ -44,8 +44,7 @@ async def serve_dev(settings: Settings, listener: socket, *, demo: bool = False)
             settings = with_agents(settings, agents.agents)
             address = f"http://{address_of(listener)}"
             await stack.enter_async_context(agents.running(gateway=address, model=engine.found.chat_model))
-        found = replace(settings.engine, url=engine.found.url, api_key=engine.api_key)
-        app = create_app(replace(settings, engine=found, dev=dev, issuers=()))
+        app = create_app(replace(in_front_of(settings, engine), dev=dev, issuers=()))
         server = build_server(app, replace(settings.server, drain_delay=0.0))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         watching = asyncio.create_task(_watch(server, engine, settings, listener, demo=demo))
@@ -56,6 +55,15 @@ async def serve_dev(settings: Settings, listener: socket, *, demo: bool = False)
             with suppress(asyncio.CancelledError):
                 await watching
         return 1 if engine.died.is_set() else 0
+
+
+def in_front_of(settings: Settings, engine: DevEngine) -> Settings:
+    """`settings` for `engine`: tasks are not sent to Ollama's own paths where only OpenAI's are there."""
+    found = engine.found
+    tasks = settings.tasks
+    if found.openai and not found.native and tasks.engine_path.startswith("/api/"):
+        tasks = replace(tasks, engine_path="/v1/chat/completions")
+    return replace(settings, engine=replace(settings.engine, url=found.url, api_key=engine.api_key), tasks=tasks)
 
 
 async def _watch(server: GatewayServer, engine: DevEngine, settings: Settings, listener: socket, *, demo: bool) -> None:

@@ -18,8 +18,10 @@ import pytest
 
 from attach.banner import GEMMA_TERMS, banner, examples
 from attach.dev import DevEngine, DevError, dev_engine, mint, progress_line, refuse_unsafe
+from attach.dev_server import in_front_of
 from attach.local_engine import engine_extra_installed
 from attach.probe import EngineFound, probe
+from attach.settings import Settings
 from auth import InvalidToken, LocalVerifier, SigningKeyError, load_or_create
 from tests.requirements import require
 from tests.servers import Connection, Engine, Received
@@ -231,6 +233,23 @@ def test_loopback_and_one_worker_are_fine(host: str) -> None:
 
 def dev(found: EngineFound, *, embedded: bool = False) -> DevEngine:
     return DevEngine(found=found, api_key="engine-key", embedded=embedded, died=asyncio.Event())
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "path"),
+    [
+        (OLLAMA, "", "/api/chat"),
+        (VLLM, "", "/v1/chat/completions"),
+        (VLLM, "/api/chat", "/v1/chat/completions"),
+        (VLLM, "/v1/messages", "/v1/messages"),
+        (EngineFound(url="http://e", native=False, openai=False, models=(), refused=True), "", "/api/chat"),
+    ],
+    ids=["Ollama", "OpenAI only", "as .env.example has it", "as set", "unknown"],
+)
+def test_a_task_goes_where_the_engine_hears_it(found: EngineFound, asked: str, path: str) -> None:
+    settings = in_front_of(Settings.for_dev({"A2A_ENGINE_PATH": asked}), dev(found))
+    assert settings.tasks.engine_path == path
+    assert (settings.engine.url, settings.engine.api_key) == (found.url, "engine-key")
 
 
 def commands(text: str) -> list[list[str]]:

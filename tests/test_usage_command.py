@@ -64,3 +64,15 @@ def test_where_nothing_was_metered_that_is_said(here: Path, capsys: pytest.Captu
     assert main(("usage",)) == 1
     assert "nothing was metered" in capsys.readouterr().err
     assert not here.exists()
+
+
+@pytest.mark.parametrize("metering", ["USAGE_METERING=", "USAGE_METERING=prometheus", "MAX_TOKENS_PER_MIN=200"])
+async def test_where_nothing_is_metered_an_empty_table_says_why(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], metering: str
+) -> None:
+    async with Journal(here):
+        pass
+    name, _, value = metering.partition("=")
+    monkeypatch.setenv(name, value)
+    await run("usage")
+    assert ("nothing is metered" in capsys.readouterr().err) is (not value)
