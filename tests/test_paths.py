@@ -146,8 +146,8 @@ async def test_a_reserved_path_never_reaches_the_engine(stand: Stand, path: str,
     read = await stand.ask("GET", SPELLINGS[spelling](path))
     written = await stand.ask("POST", SPELLINGS[spelling](path), body=b"{}")
     assert (read.seen, written.seen) == (None, None)
-    assert read.status in {200, 404}
-    assert written.status in {404, 405}
+    assert read.status in {200, 404, 405}
+    assert written.status in {404, 405, 503}  # 503: what memory is off for.
 
 
 @in_one_loop
@@ -234,7 +234,7 @@ async def test_a_wrong_method_on_an_own_path_is_told_the_right_ones(stand: Stand
 
 @in_one_loop
 @pytest.mark.parametrize(
-    "target", ["/healthz/", "/docs/", "/readyz/now", "/mem", "/metrics", "/.well-known/x", "/HealthZ"]
+    "target", ["/healthz/", "/docs/", "/readyz/now", "/mem/x", "/metrics/x", "/.well-known/x", "/HealthZ"]
 )
 async def test_a_reserved_path_with_nothing_there_is_404_and_no_redirect(stand: Stand, target: str) -> None:
     answer = await stand.ask("GET", target)
@@ -316,7 +316,7 @@ async def test_a_foreign_origin_may_read_nothing(stand: Stand, origin: str) -> N
 @in_one_loop
 @pytest.mark.parametrize(
     ("target", "token", "status"),
-    [("/x", "", 200), ("/x", None, 401), ("/x/..", "", 400), ("/mem", "", 404), ("/healthz", None, 200)],
+    [("/x", "", 200), ("/x", None, 401), ("/x/..", "", 400), ("/mem/x", "", 404), ("/healthz", None, 200)],
 )
 async def test_a_page_that_may_call_can_read_every_answer(
     stand: Stand, target: str, token: str | None, status: int
