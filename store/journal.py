@@ -245,6 +245,8 @@ def _open(path: Path, migrations: Sequence[Step]) -> sqlite3.Connection:
 def open_for_reading(directory: Path) -> sqlite3.Connection:
     """A connection to the journal there that cannot write, for a program that only looks. Raises `JournalError`."""
     path = directory / JOURNAL_FILE
+    if not path.exists():
+        raise JournalError(f"{path} is not there: nothing was kept, or ATTACH_DATA_DIR is another")
     try:
         connection = open_reader(path)
         version = connection.execute("PRAGMA user_version").fetchone()[0]

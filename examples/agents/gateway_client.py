@@ -62,7 +62,10 @@ class Gateway:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _send(self, method: str, path: str, body: object = None) -> Any:
-        answer = await self._http.request(method, path, json=body)
+        try:
+            answer = await self._http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            raise HTTPException(502, f"The gateway did not answer {method} {path}.") from error
         if answer.is_error:
             raise HTTPException(502, f"The gateway answered {method} {path} with {answer.status_code}.")
         return answer.json()

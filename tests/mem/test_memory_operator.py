@@ -138,7 +138,8 @@ async def test_an_export_of_the_operators_is_an_event_a_line(tmp_path: Path, rem
 async def test_a_store_that_is_not_there_is_told_so(tmp_path: Path) -> None:
     code, out, err = await attach_gateway("memory", "tail", directory=tmp_path)
     assert (code, out) == (1, "")
-    assert "cannot be read" in err
+    assert "is not there" in err
+    assert "ATTACH_DATA_DIR" in err
     assert "Traceback" not in err
 
 
