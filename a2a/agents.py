@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -17,7 +16,7 @@ from store import JournalError
 from wire import folded_name
 
 from .agent_fields import AgentFields, Fields, passage_task
-from .answers import Held, Relay
+from .answers import Held, Relay, parsed
 from .bindings import Bindings, Ids
 from .cards import agent_base, as_json, public_card
 from .envelope import Call, read_call
@@ -210,7 +209,7 @@ class AgentPassage:
 
     async def rewrite_card(self, agent: Agent, scope: Scope, body: bytes) -> bytes:
         """A card in an answer, its places to call turned into the gateway's."""
-        answer = json.loads(body)
+        answer = parsed(body)
         card = answer.get("result") if isinstance(answer, dict) and "jsonrpc" in answer else answer
         if not isinstance(card, dict):
             return b"{}"

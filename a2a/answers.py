@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.types import Message, Send
 
-from .sightings import NOTHING, Sighting, StreamReader, sighting
+from .sightings import Sighting, StreamReader, sighting
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 
@@ -77,11 +78,11 @@ class Relay:
             if len(self._body) > self._most_bytes:
                 self._body, self.unread = None, True
             elif last:
-                await self._seen(_parsed(bytes(self._body)))
+                await self._seen(sighting(parsed(bytes(self._body))))
 
 
 class Held:
-    """Keeps an answer until it is whole, and sends what `rewrite` makes of it, if it is a good one in JSON.
+    """Keeps an answer until it is whole, and sends what `rewrite` makes of it, if it is a good one.
 
     Raises `AnswerTooLarge`, while nothing has been sent.
     """
@@ -108,8 +109,8 @@ class Held:
 
     async def _finish(self) -> None:
         body = bytes(self._body)
-        self.error = _parsed(body).error
-        if self.status == 200 and media_type(self._start).endswith("json") and self.error is None:
+        self.error = sighting(parsed(body)).error
+        if 200 <= self.status < 300 and self.error is None:  # Whatever type it says: others' tasks may be in it.
             body = await self._rewrite(body)
         framing = (b"content-length", b"transfer-encoding")
         headers = [field for field in self._start["headers"] if field[0] not in framing]
@@ -125,8 +126,9 @@ def media_type(start: Message) -> str:
     return values[0].partition(b";")[0].strip().lower().decode("latin-1") if values else ""
 
 
-def _parsed(body: bytes) -> Sighting:
+def parsed(body: bytes) -> Any:
+    """An answer's JSON; None where it is none."""
     try:
-        return sighting(json.loads(body))
+        return json.loads(body)
     except (ValueError, RecursionError):
-        return NOTHING
+        return None

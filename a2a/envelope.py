@@ -53,10 +53,12 @@ _CALLER_NAMES_THE_TASK = frozenset({"tasks/send", "tasks/sendSubscribe"})
 # Clients before 1.0 look for an event even where the stream is refused.
 _OLD_STREAMS = frozenset({"message/stream", "tasks/resubscribe", "tasks/sendSubscribe"})
 
-_TASK_KEYS = frozenset({"taskId", "task_id", "referenceTaskIds", "reference_task_ids"})
-_CONTEXT_KEYS = frozenset({"contextId", "context_id", "sessionId", "session_id"})
+# In lower case: parsers written in Go take the names of members in any.
+_TASK_KEYS = frozenset({"taskid", "task_id", "referencetaskids", "reference_task_ids"})
+_CONTEXT_KEYS = frozenset({"contextid", "context_id", "sessionid", "session_id"})
 _RESOURCE_KEYS = frozenset({"name", "parent"})
 _RESOURCE = re.compile(r"tasks/([^/]+)(?:/|\Z)")
+_ENVELOPE = frozenset({"id", "jsonrpc", "method", "params"})
 # What the parties say to each other: the protocol reads no ids in it.
 _CONTENT = frozenset({"artifacts", "content", "data", "history", "metadata", "parts"})
 
@@ -153,7 +155,7 @@ def _read_rest(method: str, path: str, query: bytes, body: bytes, *, old: bool) 
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
         for key, value in pairs:
             ids.read({key: value})
-        ids.doubtful |= {value for key, value in pairs if key == "id"}
+        ids.doubtful |= {value for key, value in pairs if key.casefold() == "id"}
     if body:
         try:
             ids.read(read_json(body))
@@ -195,6 +197,8 @@ def _read_rpc(body: bytes, query: bytes) -> Call:
         raise CallRefused(PARSE_ERROR, "JSONRPC") from None
     if not isinstance(request, dict):  # A2A has no batches.
         raise CallRefused(INVALID_REQUEST, "JSONRPC")
+    if any(name not in _ENVELOPE and name.casefold() in _ENVELOPE for name in request):
+        raise CallRefused(INVALID_REQUEST, "JSONRPC")
     rpc_id, method, params = request.get("id"), request.get("method"), request.get("params", {})
     if isinstance(rpc_id, bool) or not isinstance(rpc_id, str | int | float | None):
         raise CallRefused(INVALID_REQUEST, "JSONRPC")
@@ -206,12 +210,18 @@ def _read_rpc(body: bytes, query: bytes) -> Call:
     ids.read(params)
     for key, value in parse_qsl(query.decode("latin-1")):
         ids.read({key: value})
-    for key in ("id", "configId", "pushNotificationConfigId"):
-        target = ids.tasks if names_task and key == "id" else ids.doubtful
-        if method in _CALLER_NAMES_THE_TASK and key == "id":
-            target = ids.new_tasks
-        if isinstance(params.get(key), str):
-            target.add(params[key])
+    for key, value in params.items():
+        match key.casefold():
+            case "id" if method in _CALLER_NAMES_THE_TASK:
+                target = ids.new_tasks
+            case "id" if names_task:
+                target = ids.tasks
+            case "id" | "configid" | "pushnotificationconfigid":
+                target = ids.doubtful
+            case _:
+                continue
+        if isinstance(value, str):
+            target.add(value)
     return ids.call(
         binding="JSONRPC", method=method[:128], operation=operation, old=not method[:1].isupper(), rpc_id=rpc_id
     )
@@ -229,7 +239,8 @@ class _Ids:
 
     def read(self, value: object) -> None:
         """Take in what `value` names, at any depth."""
-        for key, member in _members(value):
+        for name, member in _members(value):
+            key = name.casefold()
             texts = [text for text in (member if isinstance(member, list) else [member]) if isinstance(text, str)]
             if key in _TASK_KEYS:
                 self.tasks.update(texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from .answers import parsed
 from .bindings import Bindings, Ids
 
 
@@ -16,7 +17,7 @@ async def owned_only(body: bytes, *, bindings: Bindings, agent: str, user: str) 
     Raises:
         JournalError: Whose the tasks are cannot be looked up now.
     """
-    answer = json.loads(body)
+    answer = parsed(body)
     page = answer.get("result") if isinstance(answer, dict) and "jsonrpc" in answer else answer
     if not isinstance(page, dict) or not isinstance(page.get("tasks", []), list):
         return b"{}"

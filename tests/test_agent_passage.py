@@ -286,6 +286,40 @@ async def test_what_cannot_be_read_in_one_way_only_is_refused_here(passage: Pass
     assert len(passage.agent.server.received) == asked
 
 
+IN_CAPITALS: dict[str, bytes] = {
+    "id": b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"t2","ID":"t1"}}',
+    "taskId": b'{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{"message":{"TaskId":"t1"}}}',
+    "taskId with a Kelvin sign": '{"jsonrpc":"2.0","id":1,"method":"x","params":{"tas\u212aId":"t1"}}'.encode(),
+    "params": b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"t2"},"Params":{"id":"t1"}}',
+    "method": b'{"jsonrpc":"2.0","id":1,"method":"SendMessage","Method":"GetTask","params":{"id":"t2"}}',
+    "url": b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"Url":"http://169.254.169.254/"}}',
+}
+
+
+@pytest.mark.parametrize("name", IN_CAPITALS)
+async def test_a_member_in_capitals_which_parsers_in_go_take_names_nothing_of_anothers(
+    passage: Passage, name: str
+) -> None:
+    await passage.makes("t1")
+    await passage.makes("t2", user="bob", context="d")
+    asked = len(passage.agent.server.received)
+    answer = await passage.send(IN_CAPITALS[name], user="bob", fields=("A2A-Version: 1.0",))
+    assert answer.json()["error"]["code"] in (-32001, -32600, -32602)
+    assert len(passage.agent.server.received) == asked
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/event-stream"])
+@pytest.mark.parametrize("answer", [b"[" * 100_000, b"\xff", b'"t1"', rpc({"tasks": [told("t1")]})], ids=range(4))
+async def test_a_list_that_is_none_shows_nothing(tmp_path: Path, kind: str, answer: bytes) -> None:
+    async def script(received: Received, connection: Connection) -> None:
+        await connection.answer(answer, content_type=kind)
+
+    async with passing(tmp_path, script=script) as made:
+        got = await made.call("ListTasks", {}, user="bob")
+    assert got.status == 200
+    assert b"t1" not in got.body
+
+
 async def test_a_list_shows_the_callers_tasks_only(alone: Passage) -> None:
     passage = alone
     await passage.makes("t1")
