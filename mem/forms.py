@@ -214,11 +214,11 @@ class _Form:
 def _seconds(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
     try:
+        if isinstance(value, int | float):
+            return float(value) if math.isfinite(value) else None
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
