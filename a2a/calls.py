@@ -63,7 +63,7 @@ class Reply:
         if not self.truncated:
             try:
                 return json.loads(self.body) if self.body else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 pass
         text = self.body.decode("utf-8", errors="replace")
         return {"truncated": True, "text": text} if self.truncated else text

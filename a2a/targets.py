@@ -105,9 +105,10 @@ def parsed(text: str) -> httpx.URL:
         raise TargetNotAllowed
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as error:
+        host = url.host
+    except (httpx.InvalidURL, UnicodeError) as error:  # The latter for a name that begins with xn-- and is none.
         raise TargetNotAllowed from error
-    if url.scheme not in _PORTS or not url.host or url.userinfo or url.fragment or "@" in text.partition("?")[0]:
+    if url.scheme not in _PORTS or not host or url.userinfo or url.fragment or "@" in text.partition("?")[0]:
         raise TargetNotAllowed
     # Paths are looked at as they were written: the parser takes dot segments out.
     if not 0 < port_of(url) < 65_536 or _AMBIGUOUS.search(text.partition("://")[2].partition("?")[0]):

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from math import isfinite
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,7 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from auth import Identity
 
 from .desk import MOST_IN_PAGE, MOST_KEY_CHARACTERS, MOST_TASK_BYTES, Desk, Sender, read_request
-from .tasks import ENDED, OPEN, InvalidTask, State, TaskTooLarge
+from .tasks import ENDED, OPEN, InvalidTask, State, TaskTooLarge, packed
 
 USUAL_IN_PAGE = 50
 LOOK_SECONDS = 1.0
@@ -45,14 +46,14 @@ def task_routes(desk: Desk, *, stopping: Callable[[], bool] = lambda: False) -> 
 
     async def status(request: Request, task_id: str) -> JSONResponse:
         """A task as it stands, with its result once it has one."""
-        return JSONResponse((await desk.task(_identity(request), task_id)).told())
+        return _Told((await desk.task(_identity(request), task_id)).told())
 
     async def page(request: Request) -> JSONResponse:
         """The caller's tasks, newest first: `limit`, `state`, and `cursor` from `next` of the page before."""
         limit, state, before = _asked(request.query_params)
         tasks = await desk.page(_identity(request), limit=limit, state=state, before=before)
         last = f"{tasks[-1].created!r}_{tasks[-1].id}" if len(tasks) == limit else None
-        return JSONResponse({"tasks": [task.told(result=False) for task in tasks], "next": last})
+        return _Told({"tasks": [task.told(result=False) for task in tasks], "next": last})
 
     async def cancel(request: Request, task_id: str) -> JSONResponse:
         """Ask for a task's end."""
@@ -61,7 +62,7 @@ def task_routes(desk: Desk, *, stopping: Callable[[], bool] = lambda: False) -> 
 
     async def trace(request: Request, task_id: str) -> JSONResponse:
         """What happened to a task, step by step."""
-        return JSONResponse(await desk.trace(_identity(request), task_id))
+        return _Told(await desk.trace(_identity(request), task_id))
 
     async def token(request: Request, task_id: str) -> JSONResponse:
         """A fresh token for the agent that works on this task, for the one it has."""
@@ -83,6 +84,13 @@ def task_routes(desk: Desk, *, stopping: Callable[[], bool] = lambda: False) -> 
     _get(router, "/a2a/tasks/{task_id}/trace", trace)
     router.add_api_route("/a2a/tasks/{task_id}/events", events, methods=["GET"], tags=["tasks"], response_model=None)
     return router
+
+
+class _Told(JSONResponse):
+    """What callers and targets said, as it was said: half a surrogate pair and what is no number in JSON too."""
+
+    def render(self, content: Any) -> bytes:
+        return packed(content).encode("ascii")
 
 
 def issued(token: str) -> dict[str, Any]:
@@ -156,7 +164,9 @@ def _asked(query: Mapping[str, str]) -> tuple[int, State | None, tuple[float, st
     try:
         found = _CURSOR.fullmatch(cursor)
         assert found is not None
-        return int(limit), _STATES.get(state or ""), (float(found[1]), found[2])
+        created = float(found[1])
+        assert isfinite(created)
+        return int(limit), _STATES.get(state or ""), (created, found[2])
     except (AssertionError, ValueError) as error:
         raise InvalidTask("cursor is what `next` of the page before said.") from error
 

@@ -109,6 +109,8 @@ async def test_a_url_below_a_listed_one_is_allowed_and_its_addresses_are_kept(ur
         "http://0x7f000001:9000/",
         "http://localhost:9000/",
         "http://gateway.example/api/chat",
+        "http://xn--/run",
+        "http://xn--a/run",
         "http://agents.example:81/run" + "x" * 3000,
         "",
     ],

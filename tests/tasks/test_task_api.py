@@ -169,6 +169,20 @@ async def test_a_request_that_is_sent_again_makes_no_second_task(tmp_path: Path)
         assert len(calls(here.engine)) == 1
 
 
+@pytest.mark.parametrize("said", [b'"\\ud800"', b"1e999", b"[" * 100_000], ids=["half a pair", "no number", "deep"])
+async def test_what_a_target_says_in_odd_json_is_told_and_hides_no_other_task(tmp_path: Path, said: bytes) -> None:
+    async def answer(received: Received, connection: Connection) -> None:
+        await connection.answer(b'{"said": ' + said + b"}")
+
+    async with place(tmp_path, agent=answer) as here:
+        sent = b'{"input": 1, "target": "coder", "metadata": {"a": "\\ud800\\u0000"}}'
+        task = (await here.ask("POST", "/a2a/tasks/send", content=sent)).json()["task_id"]
+        told = await here.ended(task)
+        assert (told["state"], told["metadata"]) == ("done", {"a": "\ud800\u0000"})
+        (listed,) = (await here.ask("GET", "/a2a/tasks")).json()["tasks"]
+        assert listed["task_id"] == task
+
+
 @pytest.mark.parametrize("target", ["coder", None])
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "302 Found"])
 async def test_what_the_target_refuses_is_kept_with_its_status(tmp_path: Path, target: str | None, status: str) -> None:
@@ -299,11 +313,11 @@ async def test_a_list_has_pages_and_no_results(tmp_path: Path) -> None:
             cursor = f"&cursor={page['next']}"
         wrong = [
             (await here.ask("GET", f"/a2a/tasks?{query}")).status_code
-            for query in ("limit=0", "limit=201", "limit=x", "state=lost", "cursor=x", "cursor=1_x'")
+            for query in ("limit=0", "limit=201", "limit=x", "state=lost", "cursor=x", "cursor=1e999_a", "cursor=1_x'")
         ]
     assert [task["metadata"]["n"] for task in seen] == [4, 3, 2, 1, 0]
     assert all("result" not in task for task in seen)
-    assert wrong == [422] * 6
+    assert wrong == [422] * 7
 
 
 async def test_too_many_open_tasks_are_refused(tmp_path: Path) -> None:
