@@ -18,8 +18,11 @@ _WIDTH = 100
 
 
 def memory(variables: Mapping[str, str], options: argparse.Namespace, output: TextIO = sys.stdout) -> int:
-    """Print events, whether a gateway runs or not. 1 where there is no store, or no such user in it."""
+    """Print events, whether a gateway runs or not. 1 without a store or such a user in it, 2 without words."""
     settings = Settings.for_dev(variables)
+    if options.action == "search" and not options.words:
+        print("attach-gateway: search for what? Put words behind it: memory search turtles", file=sys.stderr)
+        return 2
     try:
         connection = open_for_reading(settings.data_dir)
     except JournalError as error:

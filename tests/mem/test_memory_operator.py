@@ -143,6 +143,12 @@ async def test_a_store_that_is_not_there_is_told_so(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+async def test_a_search_for_nothing_is_asked_what_for(tmp_path: Path) -> None:
+    code, out, err = await attach_gateway("memory", "search", directory=tmp_path)
+    assert (code, out) == (2, "")
+    assert "memory search turtles" in err
+
+
 async def view_memory(stand: Stand, *arguments: str) -> str:
     environ = {**os.environ, "ATTACH_URL": stand.gateway.url, "ATTACH_TOKEN": stand.token, "NO_PROXY": "*"}
     process = await asyncio.create_subprocess_exec(
