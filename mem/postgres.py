@@ -25,6 +25,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
     select,
 )
@@ -64,7 +65,30 @@ _EVENTS = Table(
     Index("mem_events_by_task", "owner", "task", "id"),
     Index("mem_events_by_words", "words", postgresql_using="gin"),
 )
+# Machines that were away bring what they have of a user when he is forgotten already.
+_FORGOTTEN = Table(
+    "mem_forgotten",
+    _TABLES,
+    Column("owner", Text(collation="C"), primary_key=True),
+    Column("until", String(36, collation="C"), nullable=False),
+)
 _FILTERS = ("session", "task", "run", "event", "model")
+
+
+_SAID = func.to_tsvector("simple", bindparam("said", type_=Text)).op("||")(
+    func.to_tsvector("simple", bindparam("mark", type_=Text))
+)
+_GIVEN = [bindparam(column.name, type_=column.type) for column in _EVENTS.c if column.name != "words"]
+_IS_FORGOTTEN = (
+    exists()
+    .where(_FORGOTTEN.c.owner == bindparam("owner", type_=Text))
+    .where(_FORGOTTEN.c.until >= bindparam("id", type_=Text))
+)
+_KEEP = (
+    insert(_EVENTS)
+    .from_select([column.name for column in _EVENTS.c], select(*_GIVEN, _SAID).where(~_IS_FORGOTTEN))
+    .on_conflict_do_nothing(index_elements=["id"])
+)
 
 
 class PostgresMemory(MemoryBackend, MemoryRecord):
@@ -94,10 +118,8 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
     # Keeping
 
     async def deliver(self, events: Sequence[MemoryEvent]) -> None:
-        words = func.to_tsvector("simple", bindparam("said")).op("||")(func.to_tsvector("simple", bindparam("mark")))
-        statement = insert(_EVENTS).values(words=words).on_conflict_do_nothing(index_elements=["id"])
         async with self._writing() as connection:
-            await connection.execute(statement, [_row(event) for event in events])
+            await connection.execute(_KEEP, [_row(event) for event in events])
 
     async def retain(self, since: str) -> int:
         removed = 0
@@ -110,11 +132,18 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
         for removal in removals:
             mine = _EVENTS.c.owner == _plain(removal.user)
             if removal.ids is None:
+                await self._note_forgotten(removal)
                 while await self._remove(and_(mine, _EVENTS.c.id <= removal.until)) == AT_ONCE:
                     if time.monotonic() > ends:
                         raise MemoryUnavailable(retry_after=0)
             else:
                 await self._remove(and_(mine, _EVENTS.c.id.in_(removal.ids)))
+
+    async def _note_forgotten(self, removal: Removal) -> None:
+        statement = insert(_FORGOTTEN).values(owner=_plain(removal.user), until=removal.until)
+        later = func.greatest(_FORGOTTEN.c.until, statement.excluded.until)
+        async with self._writing() as connection:
+            await connection.execute(statement.on_conflict_do_update(index_elements=["owner"], set_={"until": later}))
 
     async def _remove(self, which: ColumnElement[bool]) -> int:
         some = select(_EVENTS.c.id).where(which).limit(AT_ONCE)

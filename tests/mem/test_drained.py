@@ -96,6 +96,24 @@ async def test_another_machine_deletes_and_forgets_it_too(tmp_path: Path, databa
         assert await answers(one, other) == ["other"]
 
 
+async def test_what_a_machine_brings_of_a_user_who_was_forgotten_meanwhile_is_let_go(
+    tmp_path: Path, database_url: str
+) -> None:
+    user = somebody()
+    settings = MemorySettings(backend="postgres", database_url="postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    async with AsyncExitStack() as stack:
+        journal = await stack.enter_async_context(Journal(tmp_path / "away"))
+        away = await stack.enter_async_context(Memory(settings, journal, backend=PostgresMemory(settings)))
+        await away.add(event(user, "before"))
+    async with open_memory(tmp_path / "here", database_url) as here:
+        await here.forget(user)
+        async with open_memory(tmp_path / "away", database_url) as back:
+            await back.add(event(user, "after", at=4_000_000_000.0))
+            await drained(tmp_path / "away")
+            assert await answers(back, user) == ["after"]
+        assert await answers(here, user) == ["after"]
+
+
 async def test_what_is_too_old_leaves_the_record_too(tmp_path: Path, database_url: str) -> None:
     user = somebody()
     async with open_memory(tmp_path, database_url) as memory:
