@@ -11,6 +11,7 @@ from .values import is_on, object_of, string_of
 
 _TAIL = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "options", "stream_options")
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "n_predict")
+_USUAL_CHOICE = 256  # Tokens of each of several answers, where nothing limits them.
 
 
 def read_request(path: str, body: bytes, *, truncated: bool = False) -> RequestReading:
@@ -76,10 +77,15 @@ def _max_output(dialect: Dialect, operation: Operation, asked: dict[str, Any], p
         return 0
     limits = object_of(asked.get("options")) if dialect == "ollama" else asked
     names = ("num_predict",) if dialect == "ollama" else _LIMITS
-    each = next((limit for name in names if (limit := _positive(limits.get(name)))), None)
+    # Which of several counts is each engine's own affair: the largest may.
+    each = max((limit for name in names if (limit := _positive(limits.get(name)))), default=None)
+    choices = 1
+    if dialect != "ollama":
+        choices = max(_positive(asked.get("n")) or 1, _positive(asked.get("best_of")) or 1)
     if each is None:
-        return None
-    choices = 1 if dialect == "ollama" else _positive(asked.get("n")) or 1
+        if choices == 1:
+            return None
+        each = _USUAL_CHOICE
     return each * choices * (max(1, prompt.prompts) if operation == "completion" else 1)
 
 
