@@ -85,7 +85,8 @@ class Journal:
         """Run `change` in the writer's thread and return its result once that is committed.
 
         Changes run one after another in the order of these calls; one that raises leaves nothing behind, and its
-        exception is raised here. A caller that stops waiting does not stop its change.
+        exception is raised here. Where one raises, those beside it in its commit may run again, and it too. A caller
+        that stops waiting does not stop its change.
 
         Raises:
             JournalError: The record cannot be written now, or too much waits to be written. Nothing was changed.
@@ -191,15 +192,30 @@ def _settle(outcomes: Sequence[_Outcome]) -> None:
 def _commit(connection: sqlite3.Connection, group: Sequence[_Job], path: Path) -> list[_Outcome]:
     """Write all of `group` in one transaction."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        outcomes = [_try(connection, job) for job in group]
-        connection.execute("COMMIT")
+        outcomes = _all_well(connection, group) or _each_for_itself(connection, group)
     except sqlite3.Error as error:
         logger.error("journal.write_failed", extra={"path": str(path), "error": str(error), "changes": len(group)})
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
+        _roll_back(connection)
         return [_Outcome(job.done, None, JournalError(f"{path} cannot be written: {error}")) for job in group]
+    return outcomes
+
+
+def _all_well(connection: sqlite3.Connection, group: Sequence[_Job]) -> list[_Outcome] | None:
+    """None: one of the changes raised, and none of them was made. A savepoint for each costs as much as the rest."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        outcomes = [_Outcome(job.done, job.change(connection)) for job in group]
+    except Exception:  # noqa: BLE001 - they are all made again, and then it is known which one it was
+        _roll_back(connection)
+        return None
+    connection.execute("COMMIT")
+    return outcomes
+
+
+def _each_for_itself(connection: sqlite3.Connection, group: Sequence[_Job]) -> list[_Outcome]:
+    connection.execute("BEGIN IMMEDIATE")
+    outcomes = [_try(connection, job) for job in group]
+    connection.execute("COMMIT")
     return outcomes
 
 
@@ -213,6 +229,12 @@ def _try(connection: sqlite3.Connection, job: _Job) -> _Outcome:
         outcome = _Outcome(job.done, None, error)
     connection.execute("RELEASE change")
     return outcome
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
 
 
 def _open(path: Path, migrations: Sequence[Step]) -> sqlite3.Connection:
