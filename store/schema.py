@@ -64,7 +64,6 @@ _USAGE: Step = (
         task_id TEXT
     )
     """,
-    "CREATE INDEX usage_requests_by_user ON usage_requests (user, sequence)",
     """
     CREATE TABLE usage_days (
         user TEXT NOT NULL,
