@@ -22,6 +22,12 @@ _PLACES = ", ".join("?" * (_COLUMNS.count(",") + 4))
 _INSERT = f"INSERT INTO mem_events (owner, turn, fresh, {_COLUMNS}) VALUES ({_PLACES})"  # noqa: S608 - of fixed words
 SELECT = f"SELECT seq, owner, turn, {', '.join(f'e.{name}' for name in _COLUMNS.split(', '))} FROM mem_events e"  # noqa: S608
 
+_KEPT = (
+    "SELECT owner, EXISTS (SELECT 1 FROM mem_events e WHERE e.owner = o.owner AND e.id = ?)"
+    " OR EXISTS (SELECT 1 FROM mem_events e WHERE e.owner = o.owner AND e.request = ?"
+    " AND e.event IN ('chat', 'completion', 'embedding')) FROM mem_owners o WHERE o.user = ?"
+)
+
 LONG_COLUMNS = (14, 15, 16, 17, 22)  # Of a row of `SELECT`: what a caller or an engine may make as long as it likes.
 
 
@@ -41,15 +47,11 @@ def owner_of(connection: sqlite3.Connection, user: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def is_kept(connection: sqlite3.Connection, owner: int, event: MemoryEvent) -> bool:
-    """Whether there is this event, or another of its request."""
-    query = "SELECT 1 FROM mem_events WHERE owner = ? AND id = ?"
-    if connection.execute(query, (owner, key_of(event.id))).fetchone():
-        return True
-    if event.request_id is None or event.event not in EXCHANGES:
-        return False
-    query = "SELECT 1 FROM mem_events WHERE owner = ? AND request = ? AND event IN ('chat', 'completion', 'embedding')"
-    return connection.execute(query, (owner, event.request_id)).fetchone() is not None
+def _owner_and_kept(connection: sqlite3.Connection, event: MemoryEvent) -> tuple[int, bool] | None:
+    """The number of the event's user, and whether there is this event, or another of its request."""
+    request = event.request_id if event.event in EXCHANGES else None
+    found: tuple[int, bool] | None = connection.execute(_KEPT, (key_of(event.id), request, event.user)).fetchone()
+    return found
 
 
 def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Turn], cleaner: Cleaner) -> bool:
@@ -58,12 +60,14 @@ def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Tur
     Args:
         cleaner: For a message that was believed to be kept, and was removed meanwhile.
     """
-    owner = owner_of(connection, event.user)
-    if owner is None:
+    found = _owner_and_kept(connection, event)
+    if found is None:
         owner = connection.execute("INSERT INTO mem_owners (user) VALUES (?)", (event.user,)).lastrowid
-    assert owner is not None
-    if is_kept(connection, owner, event):
-        return False
+        assert owner is not None
+    else:
+        owner, kept = found
+        if kept:
+            return False
     fresh: list[int] = []
     turn = _keep_turns(connection, owner, turns, cleaner, fresh)
     connection.execute(_INSERT, (owner, turn, compact(fresh), *_values(event)))
