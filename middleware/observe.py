@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from wire import RequestReading, ask_for_usage, is_metered, read_request
+from wire import RequestReading, is_metered, read_question
 
 from .body import LARGE_BYTES, Body, content_encoding, decoded, has_body, read_body
 from .observed import ObservedExchange
@@ -100,8 +100,7 @@ class ObserveMiddleware:
 
 def _read_at_once(path: str, content: bytes, asks: bool, truncated: bool) -> _Question:
     try:
-        reading = read_request(path, content, truncated=truncated)
-        changed = ask_for_usage(path, content) if asks else None
+        reading, changed = read_question(path, content, asks=asks, truncated=truncated)
     except Exception:
         logger.exception("observe.request_unread", extra={"path": path})
         return _Question(RequestReading())

@@ -8,7 +8,7 @@ from .last_frame import LastFrame
 from .paths import is_metered
 from .reading import AnswerReading, Dialect, Media, Message, Operation, RequestReading, ToolCall
 from .refusal import Refusal
-from .request import read_request
+from .request import read_question, read_request
 from .stream_usage import UsageChunkFilter, ask_for_usage
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "folded_name",
     "is_metered",
     "read_answer",
+    "read_question",
     "read_request",
 ]

@@ -10,6 +10,7 @@ from .reading import Media, Message, ToolCall
 from .values import compact, object_of, objects_of, string_of
 
 _DATA_URL = re.compile(r"data:([\w.+-]*)/?[^,]{0,200},", re.ASCII)
+_PLAIN = frozenset({"role", "content", "name"})
 _KINDS = ("image", "audio", "video")
 
 
@@ -29,6 +30,8 @@ def _texts(content: Any) -> Iterator[str]:
 def message_of(turn: dict[str, Any], *, role: str = "user") -> Message:
     """One turn as any of the dialects writes it."""
     content = turn.get("content")
+    if isinstance(content, str) and turn.keys() <= _PLAIN:  # As nearly every turn is.
+        return Message(role=string_of(turn, "role") or role, text=content, raw=turn)
     parts = objects_of(content)
     results = [text_of(part.get("content")) for part in parts if part.get("type") == "tool_result"]
     text = "\n".join(filter(None, [text_of(content), *results, text_of(turn.get("output"))]))

@@ -15,6 +15,7 @@ _TOKEN = re.compile(
 )
 # A part of a body is not worth seconds: texts are one token each, and what has more of them is no answer.
 _MOST_TOKENS = 50_000
+_BRACE = ord("{")
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _NUMBERS = re.compile(r"\[[\s0-9eE+\-.,]{20,}\]")
 
@@ -28,7 +29,13 @@ BROKEN = _Broken()
 
 def decoded(body: bytes) -> str:
     """The text of a body: UTF-8, or the UTF-16 and UTF-32 that some JSON parsers still take (RFC 4627 §3)."""
-    return body.decode(json.detect_encoding(body[:8]) if body else "utf-8", "replace")
+    plain = not body or begins_plainly(body)
+    return body.decode("utf-8" if plain else json.detect_encoding(body[:8]), "replace")
+
+
+def begins_plainly(body: bytes) -> bool:
+    """Whether a body is an object in UTF-8 by its first two bytes, as nearly every one is."""
+    return len(body) > 1 and body[0] == _BRACE and body[1] != 0
 
 
 def parsed(text: str | bytes) -> Any:

@@ -1,6 +1,7 @@
 """What a canonical path says: whose dialect it is, what it asks for, whether it is metered."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from .reading import Dialect, Operation
 
@@ -34,6 +35,7 @@ _OURS = frozenset({"/healthz", "/readyz", "/usage", "/metrics", "/v1/logs", "/me
 _OURS_BELOW = ("/auth/", "/mem/", "/a2a/", "/tasks/", "/.well-known/")
 
 
+@lru_cache(maxsize=64)
 def dialect_of(path: str) -> tuple[Dialect, Operation]:
     """Whose API a canonical path belongs to, and what it does there; a final slash does not matter."""
     path = path.rstrip("/")

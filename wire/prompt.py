@@ -29,9 +29,12 @@ class Prompt:
     def add(self, turn: dict[str, Any], *, role: str = "user") -> None:
         message = message_of(turn, role=role)
         self.messages.append(message)
-        name = string_of(turn, "name")
-        calls = [part for call in message.tool_calls for part in (call.name, call.arguments)]
-        self.texts.extend(filter(None, [message.text, name if message.role != "tool" else None, *calls]))
+        if message.text:
+            self.texts.append(message.text)
+        if message.role != "tool" and (name := string_of(turn, "name")):
+            self.texts.append(name)
+        for call in message.tool_calls:
+            self.texts.extend(filter(None, (call.name, call.arguments)))
 
     def add_tools(self, asked: dict[str, Any]) -> None:
         self.texts.extend(compact(asked[name]) for name in _TOOLS if asked.get(name))

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from .json_text import BROKEN, decoded, mended, mended_values, parsed, salvaged
+from .json_text import BROKEN, begins_plainly, decoded, mended, mended_values, parsed, salvaged
 from .paths import dialect_of, is_responses
 from .prompt import Prompt, read_chat, read_prompts, read_responses
 from .reading import Dialect, Operation, RequestReading
+from .stream_usage import ask_for_usage, asking
 from .unknown import strings_of
 from .values import is_on, object_of, string_of
 
@@ -23,9 +24,23 @@ def read_request(path: str, body: bytes, *, truncated: bool = False) -> RequestR
     Args:
         truncated: Whether `body` is a head and a tail with something left out between them.
     """
-    dialect, operation = dialect_of(path)
     text = decoded(body).removeprefix("\ufeff")
+    return _reading(path, text, parsed(text), truncated)
+
+
+def read_question(
+    path: str, body: bytes, *, asks: bool, truncated: bool = False
+) -> tuple[RequestReading, bytes | None]:
+    """What `read_request` reads and, if `asks`, what `ask_for_usage` makes of the body: for the price of the first."""
+    text = decoded(body)
+    if not begins_plainly(body) or (asks and "\ufffd" in text):
+        return read_request(path, body, truncated=truncated), ask_for_usage(path, body) if asks else None
     value = parsed(text)
+    return _reading(path, text, value, truncated), asking(path, body, text, value) if asks else None
+
+
+def _reading(path: str, text: str, value: Any, truncated: bool) -> RequestReading:
+    dialect, operation = dialect_of(path)
     if value is BROKEN and text.lstrip()[:1] == "{":
         value = salvaged(text, last=_TAIL, has_tail=truncated)[0] or BROKEN
     if value is BROKEN:
@@ -91,7 +106,7 @@ def _max_output(dialect: Dialect, operation: Operation, asked: dict[str, Any], p
 
 def _positive(value: Any) -> int | None:
     """A limit; below 1, engines know none."""
-    if isinstance(value, str | float) and not isinstance(value, bool):
+    if isinstance(value, (str, float)) and not isinstance(value, bool):
         try:
             value = int(value)
         except (ValueError, OverflowError):

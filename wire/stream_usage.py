@@ -27,24 +27,30 @@ def ask_for_usage(path: str, body: bytes) -> bytes | None:
     None where nothing is to be done: it asks for no stream of OpenAI's chat or completions, the client itself set
     `include_usage`, to whatever value, or it is no JSON in UTF-8.
     """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeError:
+        return None
+    return asking(path, body, text, parsed(text))
+
+
+def asking(path: str, body: bytes, text: str, asked: Any) -> bytes | None:
+    """As `ask_for_usage`, of a body in UTF-8 whose text and whose value are known."""
+    if not isinstance(asked, dict) or not is_on(asked.get("stream")):
+        return None
     dialect, operation = dialect_of(path)
     if dialect != "openai" or operation not in ("chat", "completion") or is_responses(path):
         return None
+    if "stream_options" not in asked:
+        at = body.index(b"{") + 1
+        return b'%b"stream_options":{%b},%b' % (body[:at], _ASK, body[at:])
     try:
-        text = body.decode("utf-8")
-        asked = parsed(text)
-        if not isinstance(asked, dict) or not is_on(asked.get("stream")):
-            return None
-        return _spliced(text, asked)
+        return _spliced(text, asked["stream_options"])
     except (UnicodeError, ValueError, RecursionError):
         return None
 
 
-def _spliced(text: str, asked: dict[str, Any]) -> bytes | None:
-    options = asked.get("stream_options")
-    if "stream_options" not in asked:
-        at = text.index("{") + 1
-        return b'%b"stream_options":{%b},%b' % (text[:at].encode(), _ASK, text[at:].encode())
+def _spliced(text: str, options: Any) -> bytes | None:
     # Of a name that comes twice the last counts, as for the engine.
     start, end = [span for name, *span in _members(text) if name == "stream_options"][-1]
     if options is None:

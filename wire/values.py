@@ -23,7 +23,11 @@ def count_of(members: Mapping[str, Any], *names: str) -> int | None:
 
 def string_of(members: Mapping[str, Any], *names: str) -> str | None:
     """The first of these members that is a string and not empty."""
-    return next((value for name in names if isinstance(value := members.get(name), str) and value), None)
+    for name in names:
+        value = members.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return None
 
 
 def objects_of(value: Any) -> list[dict[str, Any]]:
@@ -52,4 +56,4 @@ def error_of(members: Mapping[str, Any]) -> str | None:
 
 def is_on(value: Any) -> bool:
     """Whether some engine takes this for `true`."""
-    return value is True or (isinstance(value, str | int | float) and str(value).lower() in _ON)
+    return value is True or (isinstance(value, (str, int, float)) and str(value).lower() in _ON)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wire import RequestReading, ToolCall, read_request
+from wire import RequestReading, ToolCall, ask_for_usage, read_question, read_request
 
 PIXEL = b"\x89PNG a pixel"
 PIXEL_BASE64 = base64.b64encode(PIXEL).decode()
@@ -241,3 +241,32 @@ def test_a_body_that_is_not_understood_is_counted_as_text(body: bytes) -> None:
 )
 def test_no_body_makes_reading_fail(path: str, body: bytes) -> None:
     assert isinstance(read_request(path, body), RequestReading)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"model":"m","stream":true,"messages":[{"role":"user","content":"a","name":"b"}]}', id="stream"),
+        pytest.param(b'{"stream":true,"stream_options":null,"prompt":"a"}', id="options are null"),
+        pytest.param(b'{"stream":true,"stream_options":{"x":1},"prompt":"a"}', id="other options"),
+        pytest.param(b'{"stream":true,"stream_options":{"include_usage":false}}', id="asked for"),
+        pytest.param(b'{"stream":false,"prompt":"a"}', id="no stream"),
+        pytest.param(b' {"stream":true}', id="space"),
+        pytest.param(b'\xef\xbb\xbf{"stream":true}', id="byte order mark"),
+        pytest.param('{"stream":true}'.encode("utf-16-le"), id="UTF-16"),
+        pytest.param('{"stream":true}'.encode("utf-16-be"), id="UTF-16, the other way round"),
+        pytest.param('{"stream":true}'.encode("utf-16"), id="UTF-16 with a mark"),
+        pytest.param('{"stream":true,"prompt":"\ufffd"}'.encode(), id="replacement"),
+        pytest.param(b'{"stream":true,"prompt":"\xff"}', id="no UTF-8"),
+        pytest.param(b'{"stream":true,"prompt":"a', id="broken"),
+        pytest.param(b'{"stream":true,"prompt":"\\ud800"}', id="half a pair"),
+        pytest.param(b"{", id="brace"),
+        pytest.param(b"[1]", id="array"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/api/chat", "/x"])
+def test_reading_and_asking_at_once_is_as_one_after_the_other(path: str, body: bytes) -> None:
+    both = (read_request(path, body), ask_for_usage(path, body))
+    assert read_question(path, body, asks=True) == both
+    assert read_question(path, body, asks=False) == (both[0], None)
