@@ -1,9 +1,11 @@
 """What an engine answered, read once from the bytes that passed."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from . import anthropic, ollama, openai, responses, unknown
+from .alike import read_alike
 from .assembly import Assembly
 from .events import is_event_stream, lines_of, server_sent_events
 from .json_text import BROKEN, parsed, salvaged, without_vectors
@@ -48,13 +50,18 @@ def read_answer(path: str, body: bytes, *, content_type: str = "", truncated: bo
 
 
 def _read_events(answer: Assembly, path: str, body: bytes) -> None:
-    for event_type, content in server_sent_events(body):
+    rest = read_alike(answer, body, partial(_read_event, path))
+    for event_type, content in server_sent_events(rest):
         if content.startswith(b"[DONE]"):
             answer.complete = True
             continue
         event = parsed(content)
         if isinstance(event, dict):
             _reader(path, event)(answer, event, event_type)
+
+
+def _read_event(path: str, answer: Assembly, event: dict[str, Any]) -> None:
+    _reader(path, event)(answer, event, b"")
 
 
 def _read_text(answer: Assembly, path: str, text: str, content_type: str, *, truncated: bool) -> None:

@@ -51,6 +51,17 @@ def parsed(text: str | bytes) -> Any:
     return value
 
 
+def parsed_at(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at `start`, and where it ends; `BROKEN` where none does."""
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return BROKEN, start
+    if end - start > _MAX_DEPTH and text.count("[", start, end) + text.count("{", start, end) > _MAX_DEPTH:
+        return BROKEN, start
+    return value, end
+
+
 def without_vectors(text: str) -> str:
     """The text with its long arrays of numbers emptied: nobody reads embeddings here."""
     return _NUMBERS.sub("[]", text)

@@ -13,7 +13,10 @@ def is_openai(event: dict[str, Any]) -> bool:
 
 def read_event(answer: Assembly, event: dict[str, Any], event_type: bytes) -> None:
     """One chunk of a stream, or the whole answer: a chunk's `delta` holds what an answer's `message` does."""
-    if answer.model is not None and _read_words(answer, event):
+    if answer.model is not None and (told := words_of(event)) is not None:
+        index, words = told
+        answer.choices.add(index)
+        answer.say(words, choice=index)
         return
     answer.model = string_of(event, "model") or answer.model
     answer.error = error_of(event) or answer.error
@@ -22,18 +25,20 @@ def read_event(answer: Assembly, event: dict[str, Any], event_type: bytes) -> No
     _count(answer, event)
 
 
-def _read_words(answer: Assembly, event: dict[str, Any]) -> bool:
-    """What nearly every chunk of a stream is, read quickly: a few more words of one choice, and nothing else."""
-    match event:
-        case {"usage": dict()} | {"error": _} | {"timings": _}:
-            return False
-        case {"choices": [{"index": int(index), "delta": {"content": str(words), **more}, **rest}]} if not (
-            more or rest.get("finish_reason") or rest.get("text")
+def words_of(event: dict[str, Any]) -> tuple[int, str] | None:
+    """Of what nearly every chunk of a stream is, a choice's few more words and nothing else: which choice, and these.
+
+    Once a stream has told its model, there is nothing else to be read of such a chunk.
+    """
+    if "error" in event or "timings" in event or isinstance(event.get("usage"), dict):
+        return None
+    match event.get("choices"):
+        case [{"index": int(index), "delta": dict(delta)} as choice] if (
+            len(delta) == 1 and not choice.get("finish_reason") and not choice.get("text")
         ):
-            answer.choices.add(index)
-            answer.say(words, choice=index)
-            return True
-    return False
+            words = delta.get("content")
+            return (index, words) if isinstance(words, str) else None
+    return None
 
 
 def _read_choice(answer: Assembly, choice: dict[str, Any]) -> None:

@@ -1,0 +1,69 @@
+"""What is read quickly is read as it is."""
+
+import json
+import random
+
+import pytest
+
+from wire import AnswerReading, read_answer
+
+PATH = "/v1/chat/completions"
+# As long as nothing begins with `data: `, nothing is taken for being like what came before.
+SLOW = b":\n\n"
+
+
+def chunk(delta: dict[str, object], *, index: int = 0, end: str = "\n\n", **more: object) -> str:
+    choice = {"index": index, "delta": delta, "finish_reason": None}
+    return "data: " + json.dumps({"model": "m", "choices": [choice], **more}, ensure_ascii=False) + end
+
+
+PLAIN = chunk({"content": " word"})
+PIECES = [
+    *[PLAIN] * 4,
+    chunk({"content": ""}),
+    chunk({"content": "a", "role": "assistant"}),
+    chunk({"content": "b"}, index=1),
+    chunk({"content": 'q"uo\\te\n'}),
+    chunk({"content": "naïve \u200b 漢 \ufeff"}),
+    chunk({"content": "x"}, model="other"),
+    chunk({"content": "x"}, usage={"prompt_tokens": 3, "completion_tokens": 4}),
+    chunk({"content": "x"}, error="broke"),
+    chunk({"content": "x"}, content="y"),
+    chunk({"content": "x"}, note="content"),
+    chunk({"content": None}),
+    chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}),
+    chunk({"content": "x"}, end="\n"),
+    chunk({"content": "x"}, end="\r\n\r\n"),
+    chunk({"content": "x"}, end=" \n\n"),
+    PLAIN.replace(" word", "tab\there"),
+    PLAIN.replace(" word", "line\nfeed"),
+    PLAIN.replace(" word", "\\u0041"),
+    PLAIN.replace(" word", "\\ud83d"),
+    PLAIN.replace('"content"', '"\\u0063ontent"'),
+    PLAIN.replace('{"content": " word"}', '{"content": "p", "content" : "q"}'),
+    PLAIN.replace('"model": "m"', '"model": "\\u0063ontent"'),
+    PLAIN.replace("}]}", "}]"),
+    PLAIN.replace("}]}", "}]} {}"),
+    PLAIN.replace(", ", ",\n"),
+    PLAIN.replace("data: ", "data:"),
+    "data: [DONE]\n\n",
+    ": still there\n\n",
+    "event: x\n",
+    "\ufeffdata: {}\n\n",
+    "\n",
+]
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_stream_reads_the_same_with_and_without_looking_for_what_is_alike(seed: int) -> None:
+    choose = random.Random(seed)
+    text = PLAIN + "".join(choose.choices(PIECES, k=choose.randrange(1, 30)))
+    body = text.encode()
+    body = body[: choose.choice([len(body), choose.randrange(len(PLAIN), len(body) + 1)])]
+    assert read_answer(PATH, body) == read_answer(PATH, SLOW + body)
+
+
+def test_words_of_several_choices_go_to_their_own() -> None:
+    told = [PLAIN, chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({"content": "c\n"}, index=1)]
+    body = "".join([*told, chunk({"content": "d"}), chunk({"content": "e"}, index=1)]).encode()
+    assert read_answer(PATH, body) == AnswerReading(model="m", text=" wordad\nbc\ne")
