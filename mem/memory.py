@@ -183,9 +183,7 @@ class Memory(Remembering):
 
     async def search(self, owner: Owner, words: str, *, limit: int) -> Sequence[MemoryEvent]:
         """As `MemoryReader.search`: the backend's answer, or the journal's where it has none."""
-        if self._record is not None:
-            return await self._reader.search(owner, words, limit=limit)
-        if self._backend is not None:
+        if self._backend is not None and self._record is None:
             try:
                 return await self._backend.search(owner, words, limit=limit)
             except MemoryUnavailable:
@@ -193,7 +191,7 @@ class Memory(Remembering):
         with suppress(TimeoutError, JournalError):  # What was said a moment ago is found too, if that is quick.
             async with asyncio.timeout(SEARCH_WAIT_SECONDS):
                 await self._index.catch_up()
-        return await self._own.search(owner, words, limit=limit)
+        return await self._reader.search(owner, words, limit=limit)
 
     async def catch_up(self) -> None:
         """Have everything that is kept by now be found. Raises `JournalError`."""

@@ -17,10 +17,15 @@ from mem.weaviate_schema import COLLECTION
 from tests.mem.backends import BACKENDS, event, open_backend, somebody, weaviate_settings
 
 
-@pytest_asyncio.fixture(params=BACKENDS)
-async def backend(request: pytest.FixtureRequest) -> AsyncIterator[MemoryBackend]:
-    url = request.getfixturevalue("database_url") if request.param == "postgres" else None
-    async with open_backend(request.param, url) as opened:
+@pytest.fixture(params=BACKENDS)
+def place(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    """Which backend, and its database's URL where it has one."""
+    return request.param, request.getfixturevalue("database_url") if request.param == "postgres" else None
+
+
+@pytest_asyncio.fixture
+async def backend(place: tuple[str, str | None]) -> AsyncIterator[MemoryBackend]:
+    async with open_backend(*place) as opened:
         yield opened
 
 

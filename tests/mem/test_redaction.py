@@ -230,7 +230,7 @@ def test_a_megabyte_takes_no_more_than_its_share(piece: str) -> None:
         return time.process_time() - begun
 
     small = max(min(seconds(65_536) for _ in range(3)), 0.001)
-    assert seconds(1_048_576) < 16 * small * 6
+    assert min(seconds(1_048_576) for _ in range(2)) < 16 * small * 6
 
 
 async def test_the_loop_runs_on_while_a_large_text_is_redacted() -> None:
