@@ -18,6 +18,8 @@ _PER_MESSAGE, _PER_NAME, _PER_ANSWER = 3, 1, 3
 _LARGE = 16 * 1024
 # tiktoken's pattern overflows its stack on long runs of one character, and its merging is slow in long words.
 _SLICE = 4 * 1024
+# Chats send again what was said before, and all of them the same roles.
+_MOST_COUNTED = 8 * 1024
 _LOADING = threading.Lock()
 
 
@@ -61,6 +63,7 @@ class TokenCounter:
         self._encoding: _Encoding | None = None
         self._loading: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._counted: dict[int, int] = {}  # By hash: what was said is not kept.
 
     def start(self) -> None:
         """Begin to load, once; does not wait."""
@@ -87,9 +90,14 @@ class TokenCounter:
         if encoding is None:
             self.start()
             return len(text.encode(errors="surrogatepass"))
-        if len(text) <= _SLICE:
-            return len(encoding.encode_ordinary(text))
-        return sum(len(encoding.encode_ordinary(part)) for part in _slices(text))
+        key = hash(text)
+        tokens = self._counted.get(key)
+        if tokens is None:
+            tokens = sum(len(encoding.encode_ordinary(part)) for part in _slices(text))
+            if len(self._counted) >= _MOST_COUNTED:
+                self._counted.clear()
+            self._counted[key] = tokens
+        return tokens
 
     def count_messages(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of a chat's turns as OpenAI's models read them, what begins the answer included."""

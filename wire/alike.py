@@ -21,24 +21,28 @@ def read_alike(answer: Assembly, body: bytes, read: Callable[[Assembly, dict[str
         return body
     text = body.decode("utf-8", "replace")
     at, head, tail, choice = 0, "", "", 0
+    run: list[str] = []
     while text.startswith(_DATA, at):
         if head and text.startswith(head, at):
             start = at + len(head)
             end = text.find('"', start)
             words = text[start:end]
             if text.startswith(tail, end) and "\\" not in words and words.isprintable():
-                answer.say(words, choice=choice)
+                run.append(words)
                 at = end + len(tail)
                 continue
         event, end = parsed_at(text, at + len(_DATA))
         if not isinstance(event, dict) or text.find("\n", at) != end or not text.startswith("\n", end + 1):
             break
         end += 2
+        answer.say("".join(run), choice=choice)
+        run.clear()
         told = None if answer.model is None else words_of(event)
         if told is not None and (around := _around(text[at:end], told[1])) is not None:
             choice, (head, tail) = told[0], around
         read(answer, event)
         at = end
+    answer.say("".join(run), choice=choice)
     # A blank line first: what looks like a byte order mark in the middle of a stream is none.
     return b"\n" + text[at:].encode() if at else body
 

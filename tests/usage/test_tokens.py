@@ -158,3 +158,9 @@ def test_it_is_loaded_once(counter: TokenCounter) -> None:
     counter.start()
     assert counter.wait()
     assert counter._loading is before
+
+
+def test_texts_are_counted_alike_however_many_came_before(counter: TokenCounter) -> None:
+    counts = [counter.count(f"word {number}") for number in range(9_000)]
+    assert [counter.count(f"word {number}") for number in range(9_000)] == counts
+    assert counter.count("word 1, word 2") == 7
