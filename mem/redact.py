@@ -40,19 +40,20 @@ class Redactor:
         self._slice = slice_length
 
     def redact(self, text: str) -> str:
-        return at_once(self.steps(text))
+        return text if self.is_harmless(text) else at_once(self.steps(text))
 
     def steps(self, text: str) -> Steps[str]:
         """As `redact`, pausing after each slice."""
         spans: list[tuple[int, int, str]] = []
-        if len(text) <= SHORT and self._is_prose(text):
-            spans = [*_cards(text, 0, len(text))]
-            return _without(text, spans) if spans else text
         for begin in range(0, len(text), self._slice):
             if begin:
                 yield
             spans += self._found(text, begin, begin + self._slice)
         return _without(text, spans) if spans else text
+
+    def is_harmless(self, text: str) -> bool:
+        """Whether `text` is short and a glance is enough to see that no secret is in it, as with most that is said."""
+        return len(text) <= SHORT and self._is_prose(text) and CARD.search(text) is None
 
     def _found(self, text: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
         """Every secret whose anchor begins in this slice; it may reach beyond."""
