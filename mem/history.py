@@ -37,7 +37,7 @@ class Digests:
     """Names messages for one journal. Whoever reads only the names learns nothing of what was said."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._keyed = hashlib.blake2b(digest_size=DIGEST_SIZE, key=key)
 
     def turns(self, user: str, messages: Sequence[Mapping[str, Any]]) -> Steps[list[Turn]]:
         """`messages` in their order, pausing after each slice of text."""
@@ -55,7 +55,9 @@ class Digests:
         return turns
 
     def _digest(self, content: bytes) -> bytes:
-        return hashlib.blake2b(content, digest_size=DIGEST_SIZE, key=self._key).digest()
+        digest = self._keyed.copy()
+        digest.update(content)
+        return digest.digest()
 
 
 def _encoded(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:

@@ -141,19 +141,18 @@ class Memory(Remembering):
         return [turn for turn in unseen if turn.content not in kept]
 
     def _cleaned(self, event: MemoryEvent) -> Steps[MemoryEvent]:
-        """`event` as it may be kept, without its messages."""
+        """`event` as it may be kept, but for its messages: most are as they came, and then it is the same one."""
         texts: dict[str, Any] = {name: _plain(getattr(event, name)) for name in _TEXTS}
         cleaner = self._cleaner
-        return replace(
-            event,
-            **texts,
-            messages=(),
-            answer=(yield from cleaner.text(event.answer)),
-            reasoning=(yield from cleaner.text(event.reasoning)),
-            text=(yield from cleaner.text(event.text)),
-            tool_calls=tuple((yield from cleaner.value(event.tool_calls))),
-            fields=(yield from cleaner.value(event.fields)),
-        )
+        texts["answer"] = yield from cleaner.text(event.answer)
+        texts["reasoning"] = yield from cleaner.text(event.reasoning)
+        texts["text"] = yield from cleaner.text(event.text)
+        changed = {name: text for name, text in texts.items() if text != getattr(event, name)}
+        if event.tool_calls:
+            changed["tool_calls"] = tuple((yield from cleaner.value(event.tool_calls)))
+        if event.fields:
+            changed["fields"] = yield from cleaner.value(event.fields)
+        return replace(event, **changed) if changed else event
 
     async def _digests_of_journal(self) -> Digests:
         if self._digests is None:
@@ -347,7 +346,9 @@ def _probe(connection: sqlite3.Connection) -> None:
 
 
 def _plain(text: str | None) -> str | None:
-    return text if text is None else text[:_MOST_TEXT].encode(errors="replace").decode()
+    if text is None or (len(text) <= _MOST_TEXT and text.isascii()):
+        return text
+    return text[:_MOST_TEXT].encode(errors="replace").decode()
 
 
 async def _at_ease(steps: Steps[T]) -> T:
