@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Self
 
 from store import Change, Journal, JournalError
@@ -127,7 +127,12 @@ def days_before(moment: float, days: int) -> str:
 
 
 def _day(moment: float) -> str:
-    return days_before(moment, 0)
+    return _numbered(int(moment // 86_400))
+
+
+@lru_cache(maxsize=8)
+def _numbered(day: int) -> str:
+    return days_before(day * 86_400, 0)
 
 
 def _write(event: UsageEvent, connection: sqlite3.Connection) -> None:

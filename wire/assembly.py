@@ -76,7 +76,7 @@ class Assembly:
         self._texts, self._reasoning, self._calls = {}, [], {}
 
     def reading(self) -> AnswerReading:
-        calls = [self._calls[key] for key in sorted(self._calls)]
+        calls = [self._calls[key] for key in sorted(self._calls)] if self._calls else []
         each_by_itself = 1 < len(self.choices) == len(self._told)
         return AnswerReading(
             model=_mended(self.model),

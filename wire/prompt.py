@@ -37,7 +37,9 @@ class Prompt:
             self.texts.extend(filter(None, (call.name, call.arguments)))
 
     def add_tools(self, asked: dict[str, Any]) -> None:
-        self.texts.extend(compact(asked[name]) for name in _TOOLS if asked.get(name))
+        for name in _TOOLS:
+            if tools := asked.get(name):
+                self.texts.append(compact(tools))
 
 
 def read_chat(prompt: Prompt, asked: dict[str, Any]) -> None:

@@ -106,6 +106,8 @@ def _max_output(dialect: Dialect, operation: Operation, asked: dict[str, Any], p
 
 def _positive(value: Any) -> int | None:
     """A limit; below 1, engines know none."""
+    if value is None:
+        return None
     if isinstance(value, (str, float)) and not isinstance(value, bool):
         try:
             value = int(value)
