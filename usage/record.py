@@ -136,8 +136,7 @@ def _numbered(day: int) -> str:
 
 
 def _write(event: UsageEvent, connection: sqlite3.Connection) -> None:
-    day = _day(event.at)
-    model = _model(event, day, connection)
+    model = (event.model or NO_MODEL)[:MOST_MODEL_CHARS]
     new = connection.execute(
         "INSERT INTO usage_requests (request_id, user, project, model, tokens_in, tokens_out, exact, status, path, at,"
         " duration, first_token, task_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -158,27 +157,38 @@ def _write(event: UsageEvent, connection: sqlite3.Connection) -> None:
             event.task_id,
         ),
     ).rowcount
-    if not new:
+    if new:
+        _add_to_day(event, model, connection)
+
+
+def _add_to_day(event: UsageEvent, model: str, connection: sqlite3.Connection) -> None:
+    counts = (event.status >= 400, not event.exact, event.tokens_in, event.tokens_out)
+    day = _day(event.at)
+    if connection.execute(
+        "UPDATE usage_days SET requests = requests + 1, errors = errors + ?, estimated = estimated + ?,"
+        " tokens_in = tokens_in + ?, tokens_out = tokens_out + ? WHERE user = ? AND day = ? AND model = ?",
+        (*counts, event.user, day, model),
+    ).rowcount:
         return
+    model = _model(event, model, day, connection)
     connection.execute(
         "INSERT INTO usage_days (user, day, model, requests, errors, estimated, tokens_in, tokens_out)"
         " VALUES (?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (user, day, model) DO UPDATE SET"
         " requests = requests + 1, errors = errors + excluded.errors, estimated = estimated + excluded.estimated,"
         " tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out",
-        (event.user, day, model, event.status >= 400, not event.exact, event.tokens_in, event.tokens_out),
+        (event.user, day, model, *counts),
     )
 
 
-def _model(event: UsageEvent, day: str, connection: sqlite3.Connection) -> str:
-    """What the sums call the event's model: callers can make names up, and no more than so many are told apart."""
-    model = (event.model or NO_MODEL)[:MOST_MODEL_CHARS]
-    key = (event.user, day)
-    if connection.execute(
-        "SELECT 1 FROM usage_days WHERE user = ? AND day = ? AND model = ?", (*key, model)
-    ).fetchone():
+def _model(event: UsageEvent, model: str, day: str, connection: sqlite3.Connection) -> str:
+    """What a model that is new today is called: callers can make names up, and no more than so many are told apart."""
+    (models,) = connection.execute(
+        "SELECT COUNT(*) FROM usage_days WHERE user = ? AND day = ?", (event.user, day)
+    ).fetchone()
+    if models < MOST_MODELS_A_DAY:
         return model
-    (models,) = connection.execute("SELECT COUNT(*) FROM usage_days WHERE user = ? AND day = ?", key).fetchone()
-    return model if models < MOST_MODELS_A_DAY else OTHER_MODEL
+    connection.execute("UPDATE usage_requests SET model = ? WHERE request_id = ?", (OTHER_MODEL, event.request_id))
+    return OTHER_MODEL
 
 
 def _let_go(oldest: float, first_day: str, connection: sqlite3.Connection) -> bool:
