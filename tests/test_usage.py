@@ -129,6 +129,8 @@ async def test_names_that_a_caller_makes_up_do_not_fill_the_record(journal: Jour
     assert len(rows) == MOST_MODELS_A_DAY + 1
     by_model = {row.model: row.requests for row in rows}
     assert (by_model[OTHER_MODEL], by_model["made-up-1"]) == (52, 2)
+    models = await journal.read(lambda c: [row[0] for row in c.execute("SELECT model FROM usage_requests")])
+    assert models.count(OTHER_MODEL) == 52
 
 
 async def test_what_is_old_is_let_go_requests_first_and_sums_much_later(
