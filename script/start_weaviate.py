@@ -27,7 +27,8 @@ NAME = "attach-weaviate"
 
 def main() -> int:
     options = _options()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # The first is ignored in what a shell starts in the background.
+        signal.signal(number, _interrupt)
     docker = shutil.which("docker")
     try:
         if docker is None:
