@@ -55,11 +55,6 @@ class Remembrance:
         owner = Owner(user=user, task=task)
         return self.memory is not None and is_event_id(event) and await self.memory.event(owner, event) is not None
 
-    async def knows_event(self, user: str, event: str) -> bool:
-        """Whether the user has an event of that id."""
-        owner = Owner(user=user)
-        return self.memory is not None and is_event_id(event) and await self.memory.event(owner, event) is not None
-
 
 def build_memory(settings: Settings, journal: Journal, outbox: Outbox) -> Remembrance:
     """Opens nothing.

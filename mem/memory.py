@@ -156,10 +156,7 @@ class Memory(Remembering):
 
     async def _digests_of_journal(self) -> Digests:
         if self._digests is None:
-            (key,) = await self._journal.read(
-                lambda connection: connection.execute("SELECT key FROM mem_key").fetchone()
-            )
-            self._digests = Digests(key)
+            self._digests = Digests(await self._journal.read(_key))
         return self._digests
 
     # Reading
