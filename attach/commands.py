@@ -13,7 +13,7 @@ from .dev import mint, refuse_unsafe
 from .dev_server import serve_dev
 from .gateway import create_app
 from .listener import listen
-from .server import build_server, loop_factory
+from .server import build_server, loop_factory, spare_the_collector
 from .settings import Settings
 from .usage_table import usage_table
 from .workers import Workers
@@ -28,9 +28,9 @@ def serve(variables: Mapping[str, str], options: argparse.Namespace) -> int:
         listener = listen(settings.server.host, settings.server.port)
         if options.workers > 1:
             return Workers(variables, count=options.workers, listener=listener).run()
-    build_server(
-        create_app(settings, metrics_dir=options.metrics_dir), settings.server, parent_fd=options.parent_fd
-    ).run(sockets=[listener])
+    app = create_app(settings, metrics_dir=options.metrics_dir)
+    spare_the_collector()
+    build_server(app, settings.server, parent_fd=options.parent_fd).run(sockets=[listener])
     return 0
 
 

@@ -14,7 +14,7 @@ from .dev import DEV_USER, DevEngine, dev_engine, mint, progress_line
 from .gateway import create_app
 from .listener import address_of
 from .memory import describe
-from .server import GatewayServer, build_server
+from .server import GatewayServer, build_server, spare_the_collector
 from .settings import DevSettings, Settings
 
 
@@ -45,6 +45,7 @@ async def serve_dev(settings: Settings, listener: socket, *, demo: bool = False)
             address = f"http://{address_of(listener)}"
             await stack.enter_async_context(agents.running(gateway=address, model=engine.found.chat_model))
         app = create_app(replace(in_front_of(settings, engine), dev=dev, issuers=()))
+        spare_the_collector()
         server = build_server(app, replace(settings.server, drain_delay=0.0))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         watching = asyncio.create_task(_watch(server, engine, settings, listener, demo=demo))

@@ -1,6 +1,7 @@
 """uvicorn with the limits, the stopping and the logs of a gateway."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -127,6 +128,17 @@ class GatewayServer(uvicorn.Server):
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes event loops: uvloop where it is installed; None is asyncio's own."""
     return uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
+
+
+def spare_the_collector() -> None:
+    """Have the garbage collector look at requests alone, and less often. For a process that does nothing but serve.
+
+    What stands by now stands to the end. As Python sets it, it runs after every 700 containers that were made and not
+    yet let go, as many as twenty requests hold, and takes a fifth of the CPU to find next to nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def build_server(
