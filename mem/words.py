@@ -50,8 +50,9 @@ def text_of_message(body: str) -> str:
 
 
 def indexed(text: str) -> str:
-    """What the index is given for a text."""
-    return " ".join(words_in(text[:MOST_INDEXED]))
+    """What the index is given for a text. Of ASCII it finds the same words by itself, and quicker."""
+    text = text[:MOST_INDEXED]
+    return text if text.isascii() else " ".join(words_in(text))
 
 
 def everything_in(event: MemoryEvent) -> list[str]:
