@@ -29,6 +29,7 @@ from usage import (
 )
 
 from .settings import Settings
+from .trust import LateTrust
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -103,7 +104,7 @@ def build_metering(
     outbox = Outbox(capacity=settings.outbox_max, capacity_bytes=settings.outbox_max_bytes)
     backends: list[UsageBackend] = [record, CountedUsage(metrics, users="prometheus" in wanted.backends)]
     if wanted.openmeter is not None:
-        client = httpx.AsyncClient(timeout=5.0)
+        client = httpx.AsyncClient(timeout=5.0, verify=LateTrust())
         backends.append(OpenMeterUsage(wanted.openmeter, journal=journal, outbox=outbox, client=client))
     on = settings.quota is not None or "prometheus" in wanted.backends or wanted.openmeter is not None
     return Metering(
