@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from .cleaning import compact
@@ -15,14 +16,15 @@ from .words import everything_in
 MOST_WORDS = 400_000  # Characters; what is behind is kept, but not found.
 _AS_JSON = ("messages", "tool_calls", "fields")
 _NAMES = tuple(field.name for field in fields(MemoryEvent))
+_values = attrgetter(*_NAMES)
 
 
 def document_of(event: MemoryEvent) -> dict[str, Any]:
     """The members of `event` that have a value; lists and objects as JSON text."""
-    found = asdict(event)
+    found = dict(zip(_NAMES, _values(event), strict=True))
     for name in _AS_JSON:
         found[name] = compact(found[name]) if found[name] else ""
-    return {name: value for name, value in found.items() if value not in (None, "")}
+    return {name: value for name, value in found.items() if value is not None and value != ""}
 
 
 def event_of_document(document: Mapping[str, Any]) -> MemoryEvent:

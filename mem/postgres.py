@@ -119,7 +119,7 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
 
     async def deliver(self, events: Sequence[MemoryEvent]) -> None:
         async with self._writing() as connection:
-            await connection.execute(_KEEP, [_row(event) for event in events])
+            await connection.execute(_KEEP, [row_of(event) for event in events])
 
     async def retain(self, since: str) -> int:
         removed = 0
@@ -248,7 +248,8 @@ def _of(owner: Owner) -> Select[Any]:
     return select(_EVENTS.c.document).where(*_whose(owner))
 
 
-def _row(event: MemoryEvent) -> dict[str, Any]:
+def row_of(event: MemoryEvent) -> dict[str, Any]:
+    """What is kept of `event`, with the words that it is found by (`said`) and the mark of its owner."""
     return {
         "id": event.id,
         "owner": _plain(event.user),

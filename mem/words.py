@@ -14,6 +14,7 @@ VERSION = 1  # Of what this module finds: a change of it has the whole index bui
 MOST_INDEXED = 128 * 1024  # Characters of one text; what is behind is kept, but not found.
 MOST_WORDS_ASKED = 32
 _WORD = re.compile(r"[^\W_]+")
+_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 # Scripts that are written without spaces: every character is a word, and a word a phrase.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _NAMES = frozenset({"role", "type", "id", "sha256", "tool_call_id", "tool_use_id", "call_id"})
@@ -23,9 +24,10 @@ Phrase = tuple[str, ...]
 
 def words_in(text: str) -> list[str]:
     """The words of a text, without case and accents."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKD", _UNSPACED.sub(r" \g<0> ", text))
-        text = "".join(character for character in text if not unicodedata.combining(character)).casefold()
+    if text.isascii():
+        return text.translate(_ASCII).split()
+    text = unicodedata.normalize("NFKD", _UNSPACED.sub(r" \g<0> ", text))
+    text = "".join(character for character in text if not unicodedata.combining(character)).casefold()
     return _WORD.findall(text.lower())
 
 

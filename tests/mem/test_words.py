@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sqlite3
 
+import pytest
+
 from mem.words import indexed, words_in
 
 
@@ -31,3 +33,12 @@ def test_text_of_any_ascii_has_the_words_in_the_index_that_a_question_has() -> N
 def test_ascii_is_given_as_it_is_and_other_text_word_by_word() -> None:
     assert indexed("A_b, C!") == "A_b, C!"
     assert indexed("\u00c4_b, \u6771\u4eac") == "a b \u6771 \u4eac"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["".join(map(chr, range(128))), "", " ", "Two words", "a_b-c.d 1.5 x" * 3],
+    ids=["all", "none", "space", "words", "signs"],
+)
+def test_ascii_has_the_words_that_it_has_among_other_text(text: str) -> None:
+    assert words_in(text) == words_in(f"{text} \u00c4")[:-1]
