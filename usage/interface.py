@@ -10,9 +10,9 @@ from typing import Protocol, Self
 from store import Change
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # Not frozen: that is slow, and there is one for every request.
 class UsageEvent:
-    """One metered exchange, once it is over, however it ended. Times in seconds.
+    """One metered exchange, once it is over, however it ended. Nobody changes one. Times in seconds.
 
     Attributes:
         request_id: The gateway's own, never the caller's: one that comes twice counts once.

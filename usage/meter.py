@@ -56,9 +56,9 @@ class MeterUnavailable(QuotaError):
         super().__init__("Token quotas cannot be checked now: try again.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # Not frozen: that is slow, and there is one for every request.
 class Standing:
-    """What a user has left.
+    """What a user has left. Nobody changes it.
 
     Attributes:
         limit: Tokens in a window; None: without limit, and then the others mean nothing.
