@@ -26,13 +26,8 @@ def event_id(timestamp: float | None = None) -> str:
     """
     ticks = int((time.time() if timestamp is None else timestamp) * 4_096_000)
     drawn = int.from_bytes(os.urandom(8), "big")
-    return "%08x-%04x-7%03x-%04x-%012x" % (
-        ticks >> 28,
-        ticks >> 12 & 0xFFFF,
-        ticks & 0xFFF,
-        0x8000 | drawn >> 50,
-        drawn & 0xFFFF_FFFF_FFFF,
-    )
+    head = f"{ticks >> 28:08x}-{ticks >> 12 & 0xFFFF:04x}-7{ticks & 0xFFF:03x}"
+    return f"{head}-{0x8000 | drawn >> 50:04x}-{drawn & 0xFFFF_FFFF_FFFF:012x}"
 
 
 def is_event_id(text: str) -> bool:
