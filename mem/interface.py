@@ -215,6 +215,10 @@ class Remembering(Protocol):
         """
         ...
 
+    def prepare_now(self, event: MemoryEvent) -> Callable[[sqlite3.Connection], object] | None:
+        """As `prepare`, where that takes no waiting and no time to speak of; None: it does."""
+        ...
+
 
 class MemoryReader(Protocol):
     """A record that answers questions. Raises `MemoryUnavailable`.

@@ -32,7 +32,7 @@ from .interface import (
     event_id,
 )
 from .reader import JournalReader, floor_of
-from .redact import Redactor, Steps
+from .redact import Redactor, Steps, at_once
 from .removal import disown, forget_names, oldest, remove, sweep
 from .rows import id_of, keep, key_of, owner_of
 from .settings import MemorySettings
@@ -119,6 +119,20 @@ class Memory(Remembering):
         cleaned = await _at_ease(self._cleaned(event))
         return partial(self._keep, cleaned, turns)
 
+    def prepare_now(self, event: MemoryEvent) -> Change | None:
+        if self._digests is None:
+            return None
+        turns = _at_one_go(self._digests.turns(event.user, event.messages))
+        cleaned = _at_one_go(self._cleaned(event))
+        if turns is None or cleaned is None:
+            return None
+        unseen = self._not_seen(event.user, turns)
+        if sum(turn.size for turn in unseen) > SMALL:
+            return None
+        at_once(write_bodies(unseen, self._cleaner))
+        self._seen.add(event.user, [turn.content for turn in turns])
+        return partial(self._keep, cleaned, turns)
+
     async def add(self, *events: MemoryEvent) -> None:
         """Keep `events`, all or none. They are safe once this returns. Raises `MemoryUnavailable`."""
         try:
@@ -134,11 +148,14 @@ class Memory(Remembering):
 
     async def _unseen(self, user: str, turns: Sequence[Turn]) -> list[Turn]:
         """Those of which the journal may not have the message yet."""
-        unseen = list({turn.content: turn for turn in turns if (user, turn.content) not in self._seen}.values())
+        unseen = self._not_seen(user, turns)
         if sum(turn.size for turn in unseen) <= SMALL:
             return unseen
         kept = await self._journal.read(partial(_kept, user, [turn.content for turn in unseen]))
         return [turn for turn in unseen if turn.content not in kept]
+
+    def _not_seen(self, user: str, turns: Sequence[Turn]) -> list[Turn]:
+        return list({turn.content: turn for turn in turns if (user, turn.content) not in self._seen}.values())
 
     def _cleaned(self, event: MemoryEvent) -> Steps[MemoryEvent]:
         """`event` as it may be kept, but for its messages: most are as they came, and then it is the same one."""
@@ -357,6 +374,16 @@ async def _at_ease(steps: Steps[T]) -> T:
             result: T = end.value
             return result
         await asyncio.sleep(0)
+
+
+def _at_one_go(steps: Steps[T]) -> T | None:
+    """Take all steps if it is one, without a pause; None: there are more."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    return None
 
 
 async def _end(task: asyncio.Task[None]) -> None:

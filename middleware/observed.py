@@ -94,7 +94,7 @@ class ObservedExchange:
         self.content_type = self.content_encoding = b""
         self.first_piece: float | None = None
         self._recorder = recorder
-        self._recording: asyncio.Task[None] | None = None
+        self._recording: asyncio.Future[None] | None = None
         self._capture = Capture(recorder.capture_bytes)
         self._keep = self._capture.add
         self._is_last: Callable[[bytes], bool] | None = None
@@ -136,6 +136,11 @@ class ObservedExchange:
     def refused(self, reason: str) -> None:
         """Nothing could be reserved."""
         self._recorder.metrics.refused(reason)
+
+    @property
+    def is_asking(self) -> bool:
+        """A top-up is under way."""
+        return self._asking is not None
 
     async def topped_up(self) -> None:
         """Wait for a top-up that is under way: settled before, it would count for nobody."""

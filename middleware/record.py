@@ -6,12 +6,12 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mem import Remembering, State, exchange_event
+from mem import MemoryEvent, Remembering, State, exchange_event
 from store import Change, Journal, JournalError
 from usage import Metrics, Midstream, Reservation, TokenCounter, UsageBackend, UsageEvent
 from wire import AnswerReading, Capture, read_answer
@@ -29,7 +29,7 @@ _MOST_LATE = 1_000  # Each keeps what it captured.
 _LEFT = 499
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ending:
     """An exchange that is over.
 
@@ -37,6 +37,7 @@ class Ending:
         how: `done`: the engine's last frame came; `failed`: the engine did, before it answered; else `aborted`.
         error: What ended it, if anything was raised.
         elapsed: Seconds from the request to its end.
+        reading: The answer, once it was read.
     """
 
     exchange: ObservedExchange
@@ -45,17 +46,26 @@ class Ending:
     capture: Capture
     reservation: Reservation | None
     elapsed: float
+    reading: AnswerReading | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Tokens:
+class _Tokens(NamedTuple):
     input: int
     output: int
     exact: bool
 
 
+@dataclass(slots=True)
+class _Found:
+    """What was found out about an exchange that is over, and the changes that write it down."""
+
+    tokens: _Tokens
+    event: UsageEvent | None = None
+    changes: list[Change] = field(default_factory=list)
+
+
 class Recorder:
-    """Settles and records exchanges, each by a task of its own: nothing that ends a request ends its record.
+    """Settles and records exchanges, for itself: nothing that ends a request ends its record.
 
     Nothing here raises towards a request. What cannot be written is logged and counted; the answer goes on. Async
     context manager: leaving it waits for what is under way.
@@ -94,7 +104,8 @@ class Recorder:
         self.commit_timeout = commit_timeout
         self.refuses_usage: set[str] = set()  # engines that know no stream_options
         self._status_of = status_of
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Recorder:
         return self
@@ -107,82 +118,173 @@ class Recorder:
         """Whether an exchange ended because the engine failed."""
         return error is not None and self._status_of(error) is not None
 
-    def start(self, ending: Ending) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._record(ending))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
+    def start(self, ending: Ending) -> asyncio.Future[None]:
+        """Record it: at once where that takes no waiting, else in a task. The future is done then, and never raises."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._running.add(done)
+        found = self._found_now(ending)
+        if found is None:
+            self._run(self._record(ending, done))
+        else:
+            self._commit(ending, found, done)
+        return done
 
-    async def wait(self, recording: asyncio.Task[None]) -> None:
+    async def wait(self, recording: asyncio.Future[None]) -> None:
         """Wait until it is recorded, or for as long as an answer may be held."""
-        done, _ = await asyncio.wait({recording}, timeout=self.commit_timeout)
-        if done:
+        if not recording.done():
+            await asyncio.sleep(0)  # What takes no waiting is written by the end of this turn of the loop.
+        if recording.done():
+            return
+        await asyncio.wait({recording}, timeout=self.commit_timeout)
+        if recording.done():
             return
         self.metrics.committed_late()
         logger.warning("record.late", extra={"seconds": self.commit_timeout, "waiting": len(self._running)})
         if len(self._running) > _MOST_LATE:
+            self._running.discard(recording)
             recording.cancel()
             logger.error("record.dropped", extra={"waiting": len(self._running)})
 
-    async def _record(self, ending: Ending) -> None:
-        exchange = ending.exchange
-        try:
-            reading = await _read(ending)
-            tokens = await self._count(ending, reading)
-        except Exception:
-            logger.exception("record.unread", extra={"request_id": exchange.state["request_id"]})
-            reading, tokens = AnswerReading(), _Tokens(0, 0, False)
-        event = None if self.usage is None else self._usage_event(ending, reading, tokens)
-        try:
-            await self._write(ending, reading, tokens, event)
-        finally:
-            await self._settle(ending, tokens)
-            if self.usage is not None and event is not None:
-                self.usage.observe(event)
+    # Without waiting, as nearly always.
 
-    async def _settle(self, ending: Ending, tokens: _Tokens) -> None:
+    def _found_now(self, ending: Ending) -> _Found | None:
+        """What is to be written, where it takes no waiting to know; None: it does, or is at fault."""
+        exchange = ending.exchange
+        if ending.capture.length > LARGE_BYTES or exchange.is_asking:
+            return None
+        try:
+            ending.reading = reading = _read_now(ending)
+            tokens = self._told(ending, reading)
+            if tokens is None:
+                return None
+            found = self._found_of(ending, reading, tokens)
+            if self.memory is not None and exchange.remembered:
+                change = self.memory.prepare_now(self._memory_event(ending, reading, tokens))
+                if change is None:
+                    return None
+                found.changes.append(change)
+        except Exception:  # noqa: BLE001 - the way that waits finds it too, and says so
+            return None
+        return found
+
+    def _commit(self, ending: Ending, found: _Found, done: asyncio.Future[None]) -> None:
+        told = partial(self._committed, ending, found, done)
+        if self.journal is None or not found.changes:
+            told(None, None)
+            return
+        try:
+            self.journal.write_soon(partial(_apply, found.changes), told)
+        except JournalError as error:
+            told(None, error)
+
+    def _committed(
+        self, ending: Ending, found: _Found, done: asyncio.Future[None], result: object, error: Exception | None
+    ) -> None:
+        if error is not None and not isinstance(error, JournalError):
+            self._run(self._write_apart(ending, found, done))
+            return
+        if error is not None:
+            self._lost(ending, error)
+        self._finish(ending, found, done)
+
+    def _finish(self, ending: Ending, found: _Found, done: asyncio.Future[None]) -> None:
+        tokens = found.tokens
+        try:
+            settled = ending.reservation is None or ending.reservation.settle_now(
+                tokens.input + tokens.output, completion=tokens.output
+            )
+        except Exception:
+            logger.exception("quota.not_settled", extra=_about(ending))
+            settled = True
+        if settled:
+            self._done(found, done)
+        else:
+            self._run(self._settle(ending, found, done))
+
+    def _done(self, found: _Found, done: asyncio.Future[None]) -> None:
+        try:
+            if self.usage is not None and found.event is not None:
+                self.usage.observe(found.event)
+        finally:
+            self._running.discard(done)
+            if not done.done():
+                done.set_result(None)
+
+    # With it.
+
+    async def _record(self, ending: Ending, done: asyncio.Future[None]) -> None:
+        found = await self._found(ending)
+        if self.journal is not None and found.changes:
+            try:
+                await self.journal.write(partial(_apply, found.changes))
+            except JournalError as error:
+                self._lost(ending, error)
+            except Exception:  # noqa: BLE001 - asked for again, each for itself
+                await self._write_apart(ending, found, done)
+                return
+        await self._settle(ending, found, done)
+
+    async def _found(self, ending: Ending) -> _Found:
+        try:
+            reading = ending.reading or await _read(ending)
+            tokens = self._told(ending, reading) or await self._count(ending, reading)
+        except Exception:
+            logger.exception("record.unread", extra=_about(ending))
+            reading, tokens = AnswerReading(), _Tokens(0, 0, False)
+        found = self._found_of(ending, reading, tokens)
+        if self.memory is not None and ending.exchange.remembered:
+            try:
+                found.changes.append(await self.memory.prepare(self._memory_event(ending, reading, tokens)))
+            except Exception:
+                self.metrics.record_lost()
+                logger.exception("memory.not_prepared", extra=_about(ending))
+        return found
+
+    async def _write_apart(self, ending: Ending, found: _Found, done: asyncio.Future[None]) -> None:
+        """One of the changes is at fault: one commit for each."""
+        logger.error("record.change_failed", extra=_about(ending))
+        assert self.journal is not None
+        for change in found.changes:
+            try:
+                await self.journal.write(change)
+            except Exception:
+                self.metrics.record_lost()
+                logger.exception("record.lost", extra=_about(ending))
+        await self._settle(ending, found, done)
+
+    async def _settle(self, ending: Ending, found: _Found, done: asyncio.Future[None]) -> None:
         if ending.reservation is not None:
+            tokens = found.tokens
             try:
                 await ending.exchange.topped_up()
                 await ending.reservation.settle(tokens.input + tokens.output, completion=tokens.output)
             except Exception:
-                logger.exception("quota.not_settled", extra={"request_id": ending.exchange.state["request_id"]})
+                logger.exception("quota.not_settled", extra=_about(ending))
+        self._done(found, done)
 
-    async def _write(self, ending: Ending, reading: AnswerReading, tokens: _Tokens, event: UsageEvent | None) -> None:
-        """One commit for all; where one of the changes is at fault, one for each."""
-        if self.journal is None:
-            return
-        changes: list[Change] = []
-        if self.usage is not None and event is not None and (change := self.usage.changes(event)) is not None:
-            changes.append(change)
-        if self.memory is not None and ending.exchange.remembered:
-            changes += await self._remember(self.memory, ending, reading, tokens)
-        if not changes:
-            return
-        about = {"request_id": ending.exchange.state["request_id"]}
-        try:
-            await self.journal.write(partial(_apply, changes))
-        except JournalError as error:
-            self.metrics.record_lost()
-            logger.error("record.lost", extra={**about, "error": str(error)})
-        except Exception:
-            logger.exception("record.change_failed", extra=about)
-            await self._write_apart(self.journal, changes, about)
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _write_apart(self, journal: Journal, changes: list[Change], about: dict[str, Any]) -> None:
-        for change in changes:
-            try:
-                await journal.write(change)
-            except Exception:
-                self.metrics.record_lost()
-                logger.exception("record.lost", extra=about)
+    def _lost(self, ending: Ending, error: JournalError) -> None:
+        self.metrics.record_lost()
+        logger.error("record.lost", extra={**_about(ending), "error": str(error)})
 
-    async def _remember(
-        self, memory: Remembering, ending: Ending, reading: AnswerReading, tokens: _Tokens
-    ) -> list[Change]:
+    # What is found.
+
+    def _found_of(self, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> _Found:
+        """Tokens and usage; memory is for the caller to add."""
+        if self.usage is None:
+            return _Found(tokens)
+        event = self._usage_event(ending, reading, tokens)
+        change = self.usage.changes(event)
+        return _Found(tokens, event, [] if change is None else [change])
+
+    def _memory_event(self, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> MemoryEvent:
         exchange, state = ending.exchange, ending.exchange.state
         request = exchange.request
-        event = exchange_event(
+        return exchange_event(
             user=exchange.user,
             request_id=state["request_id"],
             path=exchange.path,
@@ -203,12 +305,6 @@ class Recorder:
             latency=ending.elapsed,
             status=self._status(ending),
         )
-        try:
-            return [await memory.prepare(event)]
-        except Exception:
-            self.metrics.record_lost()
-            logger.exception("memory.not_prepared", extra={"request_id": state["request_id"]})
-            return []
 
     def _usage_event(self, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> UsageEvent:
         exchange, state = ending.exchange, ending.exchange.state
@@ -234,24 +330,30 @@ class Recorder:
             return ending.exchange.status
         return _LEFT if ending.error is None else self._status_of(ending.error) or _LEFT
 
-    async def _count(self, ending: Ending, reading: AnswerReading) -> _Tokens:
-        """The engine's own counts; ours where it gave none and the exchange made tokens."""
+    def _told(self, ending: Ending, reading: AnswerReading) -> _Tokens | None:
+        """The engine's own counts, or none where nobody wants to know; None: they are ours to count."""
         exchange = ending.exchange
+        incoming, outgoing = reading.input_tokens, reading.output_tokens
         refused = exchange.status is not None and exchange.status >= 400
         if refused or (ending.how == "failed" and not ending.capture.length):
-            return _Tokens(reading.input_tokens or 0, reading.output_tokens or 0, True)
-        metered = self.usage is not None or ending.reservation is not None
-        whole = ending.how == "done"
+            return _Tokens(incoming or 0, outgoing or 0, True)
+        if outgoing is None and exchange.request.operation == "embedding":
+            outgoing = 0
+        if incoming is not None and outgoing is not None and ending.how == "done":
+            return _Tokens(incoming, outgoing, True)
+        if self.usage is None and ending.reservation is None:
+            return _Tokens(incoming or 0, outgoing or 0, False)
+        return None
+
+    async def _count(self, ending: Ending, reading: AnswerReading) -> _Tokens:
+        """Our own counts of what the engine did not tell."""
+        exchange = ending.exchange
         incoming, outgoing = reading.input_tokens, reading.output_tokens
         if outgoing is None and exchange.request.operation == "embedding":
             outgoing = 0
-        if incoming is not None and outgoing is not None and whole:
-            return _Tokens(incoming, outgoing, True)
-        if not metered:
-            return _Tokens(incoming or 0, outgoing or 0, False)
         if incoming is None:
             incoming = await exchange.count_prompt()
-        if outgoing is None or not whole:  # Before the end some dialects tell a count that only just begins.
+        if outgoing is None or ending.how != "done":  # Before the end some dialects tell a count that only just begins.
             outgoing = max(outgoing or 0, await self._count_answer(ending, reading))
         return _Tokens(incoming, outgoing, False)
 
@@ -278,13 +380,14 @@ def _state(ending: Ending, reading: AnswerReading) -> State:
 
 
 async def _read(ending: Ending) -> AnswerReading:
-    if not ending.exchange.remembered:
-        reading = _read_ends(ending)
-        if reading is not None:
-            return reading
     if ending.capture.length > LARGE_BYTES:
-        return await asyncio.to_thread(_read_at_once, ending)
-    return _read_at_once(ending)
+        return await asyncio.to_thread(_read_now, ending)
+    return _read_now(ending)
+
+
+def _read_now(ending: Ending) -> AnswerReading:
+    reading = None if ending.exchange.remembered else _read_ends(ending)
+    return reading or _read_whole(ending)
 
 
 def _read_ends(ending: Ending) -> AnswerReading | None:
@@ -298,7 +401,7 @@ def _read_ends(ending: Ending) -> AnswerReading | None:
     return reading if told else None
 
 
-def _read_at_once(ending: Ending) -> AnswerReading:
+def _read_whole(ending: Ending) -> AnswerReading:
     exchange, capture = ending.exchange, ending.capture
     content = capture.content()
     if exchange.content_encoding and content:
@@ -314,3 +417,7 @@ def _read_at_once(ending: Ending) -> AnswerReading:
 def _apply(changes: list[Change], connection: sqlite3.Connection) -> None:
     for change in changes:
         change(connection)
+
+
+def _about(ending: Ending) -> dict[str, Any]:
+    return {"request_id": ending.exchange.state["request_id"]}

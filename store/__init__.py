@@ -1,8 +1,10 @@
 """What must outlive a request: the local record, what others are to get of it, and values that may be used once."""
 
+from .changes import Change, JournalError, Told
 from .database import Database, DatabaseError, Schema
 from .delivery import Deliver, Delivery, DeliveryFailed, Pace, Rejected
-from .journal import Change, Journal, JournalError, open_for_reading
+from .journal import Journal
+from .journal_file import open_for_reading
 from .once import JournalOnce, MemoryOnce, OnceStore, OnceUnavailable
 from .outbox import Entry, Outbox, Waiting, waiting
 from .redis import RedisSettings, RedisUnavailable, open_redis, redis_answers, redis_errors, redis_extra_installed
@@ -29,6 +31,7 @@ __all__ = [
     "RedisUnavailable",
     "Rejected",
     "Schema",
+    "Told",
     "Waiting",
     "open_for_reading",
     "open_redis",

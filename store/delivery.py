@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from .journal import Journal, JournalError
+from .changes import JournalError
+from .journal import Journal
 from .outbox import Entry
 
 logger = logging.getLogger(__name__)

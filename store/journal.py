@@ -1,45 +1,43 @@
-"""The local record: one SQLite file that every worker of this machine shares, and the one thread that writes it."""
+"""The local record: one SQLite file that every worker of this machine shares, written by one of them at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
-from .reader import Readers, open_reader
-from .schema import MIGRATIONS, NewerSchema, Step, migrate
+from .changes import Change, Job, JournalError, Outcome, Told, begin, commit, failed, tell
+from .direct import DirectWriter, NotHere
+from .journal_file import JOURNAL_FILE, empty_log, open_writer
+from .reader import Readers
+from .schema import MIGRATIONS, Step
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Change: TypeAlias = Callable[[sqlite3.Connection], object]
 
-JOURNAL_FILE = "journal.sqlite"
-BUSY_SECONDS = 5.0  # How long another process may hold the file before a write counts as failed.
 MOST_WAITING = 10_000
 MOST_IN_GROUP = 256
 REOPEN_SECONDS = 5.0
-
-
-class JournalError(Exception):
-    """The record cannot be had or cannot be written. `str()` says what is wrong with which file."""
+RETRIES = 10
+RETRY_SECONDS = 0.001
 
 
 class Journal:
     """Writes what must survive this process, many callers' changes in one commit.
 
-    A change counts once `write` returns: it then survives the end of this process, however it ends; a power cut may
-    cost the last commits (`synchronous=NORMAL` in WAL mode). Open it with `async with`, once, in the loop that uses it.
+    A change counts once it was told to be done: it then survives the end of this process, however it ends; a power cut
+    may cost the last commits (`synchronous=NORMAL` in WAL mode). Open it with `async with`, once, in the loop that uses
+    it.
     """
 
     def __init__(self, directory: Path, *, migrations: Sequence[Step] = MIGRATIONS, patient: bool = False) -> None:
@@ -54,9 +52,13 @@ class Journal:
         self.path = directory / JOURNAL_FILE
         self._migrations = migrations
         self._patient = patient
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._is_open = False  # As the thread last found it.
+        self._direct = DirectWriter(self.path)
+        self._gathered: list[Job] = []
+        self._tries = 0
         self._readers = Readers(self.path)
 
     async def __aenter__(self) -> Self:
@@ -75,11 +77,14 @@ class Journal:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hand_over()
         thread, self._thread = self._thread, None
         await self._readers.aclose()
         if thread is not None:
             self._jobs.put(None)
             await asyncio.to_thread(thread.join)
+        self._is_open = False
+        await self._direct.aclose()
 
     async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """Run `change` in the writer's thread and return its result once that is committed.
@@ -91,14 +96,26 @@ class Journal:
         Raises:
             JournalError: The record cannot be written now, or too much waits to be written. Nothing was changed.
         """
-        if self._thread is None or self._loop is None:
-            raise JournalError(f"{self.path} is not open")
-        if self._jobs.qsize() >= MOST_WAITING:
-            raise JournalError(f"{self.path} has too much waiting to be written")
-        job = _Job(change, self._loop.create_future())
-        self._jobs.put(job)
-        result: T = await job.done
-        return result
+        loop = self._check()
+        done: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(Job(change, partial(_settle, done)))
+        return await done
+
+    def write_soon(self, change: Change, told: Told) -> None:
+        """As `write`, for a change that takes no time to speak of: an answer waits for it.
+
+        It is made before this turn of the loop is over, on the loop's own thread, together with whatever else was asked
+        for in this turn; or, where somebody else is writing or the disk is slow, a little later by the writer's thread.
+        `told` is called on the loop with the result or with the exception, `JournalError` among them. It must not wait.
+
+        Raises:
+            JournalError: As `write`.
+        """
+        loop = self._check()
+        self._gathered.append(Job(change, told))
+        if len(self._gathered) == 1:
+            self._tries = 0
+            loop.call_soon(self._commit_gathered)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run `query` in a reader's thread, over a connection that cannot write, and return its result.
@@ -118,23 +135,64 @@ class Journal:
 
     async def shrink(self) -> bool:
         """Empty the write-ahead log, where what was deleted may still stand. False: somebody reads from it just now."""
-        return await asyncio.to_thread(_empty_log, self.path)
+        return await asyncio.to_thread(empty_log, self.path)
+
+    def _check(self) -> asyncio.AbstractEventLoop:
+        if self._thread is None or self._loop is None:
+            raise JournalError(f"{self.path} is not open")
+        if self._jobs.qsize() + len(self._gathered) >= MOST_WAITING:
+            raise JournalError(f"{self.path} has too much waiting to be written")
+        return self._loop
+
+    # On the loop's thread.
+
+    def _commit_gathered(self) -> None:
+        if not self._gathered:
+            return  # They were handed over meanwhile.
+        if not self._is_open or self._direct.rests:
+            self._hand_over()
+            return
+        try:
+            outcomes = self._direct.try_commit(self._gathered)
+        except NotHere:
+            self._hand_over()
+            return
+        if outcomes is not None:
+            self._gathered = []
+            tell(outcomes)
+        elif self._tries < RETRIES:
+            assert self._loop is not None
+            self._tries += 1
+            self._loop.call_later(RETRY_SECONDS, self._commit_gathered)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the thread do what waits: it can be patient."""
+        gathered, self._gathered = self._gathered, []
+        for job in gathered:
+            self._jobs.put(job)
+
+    # On the writer's thread.
 
     def _run(self, opened: asyncio.Future[None]) -> None:
+        told = partial(_settle, opened)
         try:
-            connection = self._open_now() if self._patient else _open(self.path, self._migrations)
+            connection = self._open_now() if self._patient else open_writer(self.path, self._migrations)
         except JournalError as error:
-            self._tell([_Outcome(opened, None, error)])
+            self._tell([Outcome(told, error=error)])
             return
-        self._tell([_Outcome(opened, None, None)])
+        self._is_open = connection is not None
+        self._tell([Outcome(told)])
         tried_at = time.monotonic()
         while group := self._next_group():
             if connection is None and time.monotonic() - tried_at >= REOPEN_SECONDS:
                 connection = self._open_now()
+                self._is_open = connection is not None
                 tried_at = time.monotonic()
             if connection is None:
                 closed = JournalError(f"{self.path} is not open")
-                self._tell([_Outcome(job.done, None, closed) for job in group])
+                self._tell([Outcome(job.told, error=closed) for job in group])
             else:
                 self._tell(_commit(connection, group, self.path))
         if connection is not None:
@@ -142,14 +200,14 @@ class Journal:
 
     def _open_now(self) -> sqlite3.Connection | None:
         try:
-            return _open(self.path, self._migrations)
+            return open_writer(self.path, self._migrations)
         except JournalError as error:
             logger.error("journal.unavailable", extra={"error": str(error)})
             return None
 
-    def _next_group(self) -> list[_Job]:
+    def _next_group(self) -> list[Job]:
         """Everything that waits by now; nothing once the journal is to be closed and all before that is written."""
-        group: list[_Job] = []
+        group: list[Job] = []
         job = self._jobs.get()
         while job is not None:
             group.append(job)
@@ -160,145 +218,24 @@ class Journal:
             self._jobs.put(None)
         return group
 
-    def _tell(self, outcomes: Sequence[_Outcome]) -> None:
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # The loop is gone, and with it everybody who waited.
-            self._loop.call_soon_threadsafe(_settle, outcomes)
+            self._loop.call_soon_threadsafe(tell, outcomes)
 
 
-@dataclass(slots=True)
-class _Job:
-    change: Callable[[sqlite3.Connection], Any]
-    done: asyncio.Future[Any]
+def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(result)
+    else:
+        done.set_exception(error)
 
 
-@dataclass(slots=True)
-class _Outcome:
-    done: asyncio.Future[Any]
-    result: Any
-    error: Exception | None = field(default=None)
-
-
-def _settle(outcomes: Sequence[_Outcome]) -> None:
-    for outcome in outcomes:
-        if outcome.done.done():
-            continue
-        if outcome.error is None:
-            outcome.done.set_result(outcome.result)
-        else:
-            outcome.done.set_exception(outcome.error)
-
-
-def _commit(connection: sqlite3.Connection, group: Sequence[_Job], path: Path) -> list[_Outcome]:
-    """Write all of `group` in one transaction."""
+def _commit(connection: sqlite3.Connection, group: Sequence[Job], path: Path) -> list[Outcome]:
     try:
-        outcomes = _all_well(connection, group) or _each_for_itself(connection, group)
+        begin(connection)
     except sqlite3.Error as error:
-        logger.error("journal.write_failed", extra={"path": str(path), "error": str(error), "changes": len(group)})
-        _roll_back(connection)
-        return [_Outcome(job.done, None, JournalError(f"{path} cannot be written: {error}")) for job in group]
-    return outcomes
-
-
-def _all_well(connection: sqlite3.Connection, group: Sequence[_Job]) -> list[_Outcome] | None:
-    """None: one of the changes raised, and none of them was made. A savepoint for each costs as much as the rest."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        outcomes = [_Outcome(job.done, job.change(connection)) for job in group]
-    except Exception:  # noqa: BLE001 - they are all made again, and then it is known which one it was
-        _roll_back(connection)
-        return None
-    connection.execute("COMMIT")
-    return outcomes
-
-
-def _each_for_itself(connection: sqlite3.Connection, group: Sequence[_Job]) -> list[_Outcome]:
-    connection.execute("BEGIN IMMEDIATE")
-    outcomes = [_try(connection, job) for job in group]
-    connection.execute("COMMIT")
-    return outcomes
-
-
-def _try(connection: sqlite3.Connection, job: _Job) -> _Outcome:
-    connection.execute("SAVEPOINT change")
-    try:
-        outcome = _Outcome(job.done, job.change(connection))
-    except Exception as error:  # noqa: BLE001 - raised again where the change was asked for
-        # A full disk and the like may have ended the whole transaction: then this raises, and all of the group failed.
-        connection.execute("ROLLBACK TO change")
-        outcome = _Outcome(job.done, None, error)
-    connection.execute("RELEASE change")
-    return outcome
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-
-
-def _open(path: Path, migrations: Sequence[Step]) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_private(path)
-        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
-    except (OSError, sqlite3.Error) as error:
-        raise JournalError(f"{path} cannot be opened: {_words(error)}") from error
-    try:
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise JournalError(f"{path} is on a disk that cannot share it: ATTACH_DATA_DIR must be a local one")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA secure_delete = ON")  # What somebody wants forgotten is not left in free pages.
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        migrate(connection, migrations)
-    except NewerSchema as error:
-        connection.close()
-        raise JournalError(f"{path} was made by a newer version of the gateway: install that one") from error
-    except sqlite3.Error as error:
-        connection.close()
-        raise JournalError(f"{path} cannot be used: {error}") from error
-    except JournalError:
-        connection.close()
-        raise
-    return connection
-
-
-def open_for_reading(directory: Path) -> sqlite3.Connection:
-    """A connection to the journal there that cannot write, for a program that only looks. Raises `JournalError`."""
-    path = directory / JOURNAL_FILE
-    if not path.exists():
-        raise JournalError(f"{path} is not there: nothing was kept, or ATTACH_DATA_DIR is another")
-    try:
-        connection = open_reader(path)
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        raise JournalError(f"{path} cannot be read: {error}") from error
-    if version != len(MIGRATIONS):
-        connection.close()
-        raise JournalError(f"{path} is of another version of the gateway: start this one once, or use that one")
-    return connection
-
-
-def _empty_log(path: Path) -> bool:
-    try:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)) as connection:
-            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.Error:
-        return False
-    return not busy
-
-
-def _make_private(path: Path) -> None:
-    """Have a file that only its owner can read before anything is in it; SQLite gives its companions the same mode."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if os.fstat(descriptor).st_mode & 0o077:
-            logger.warning("journal.was_readable_by_others", extra={"path": str(path)})
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
-
-
-def _words(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return failed(group, path, error)
+    return commit(connection, group, path) or []

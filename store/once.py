@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from .journal import Journal, JournalError
+from .changes import JournalError
+from .journal import Journal
 
 SWEEP_SECONDS = 60.0
 

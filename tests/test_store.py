@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from store import Journal, JournalError, JournalOnce, MemoryOnce, OnceStore, OnceUnavailable, RedisOnce, open_redis
-from store.journal import JOURNAL_FILE, MOST_WAITING
+from store.journal import MOST_WAITING
+from store.journal_file import JOURNAL_FILE
 from store.once import SWEEP_SECONDS
 from store.schema import MIGRATIONS
 from tests.clock import Clock

@@ -98,6 +98,10 @@ class Reservation(Protocol):
         """
         ...
 
+    def settle_now(self, used: int, *, completion: int = 0) -> bool:
+        """As `settle`, where that takes no waiting. False: it does, and nothing was done."""
+        ...
+
 
 class Meter(Protocol):
     """Counts tokens per user within a sliding window.
@@ -135,6 +139,9 @@ class _Free(Reservation):
 
     async def settle(self, used: int, *, completion: int = 0) -> None:
         return
+
+    def settle_now(self, used: int, *, completion: int = 0) -> bool:
+        return True
 
 
 class UnlimitedMeter(Meter):
@@ -345,8 +352,11 @@ class _MemoryReservation(Reservation):
         return True
 
     async def settle(self, used: int, *, completion: int = 0) -> None:
+        self.settle_now(used, completion=completion)
+
+    def settle_now(self, used: int, *, completion: int = 0) -> bool:
         if self._settled:
-            return
+            return True
         self._settled = True
         now = self._meter.now()
         account = self._meter.touch(self._user, now)
@@ -358,6 +368,7 @@ class _MemoryReservation(Reservation):
             self._give_back(self._used - used, now)
         if completion:
             account.expected += _RECENT * (completion - account.expected)
+        return True
 
     def _use(self, tokens: int, now: float) -> None:
         piece = self._account.use(tokens, self._meter.leaves(now))

@@ -227,3 +227,6 @@ class RedisReservation(Reservation):
         if not self._settled:
             self._settled = True
             await self._meter.count(self, used, completion)
+
+    def settle_now(self, used: int, *, completion: int = 0) -> bool:
+        return self._settled
