@@ -12,23 +12,8 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from .agents import AgentPassage
-from .cards import WELL_KNOWN, CardShelf, CardUnavailable, agent_base
+from .cards import WELL_KNOWN, CardShelf, CardUnavailable, agent_base, card_paths
 from .settings import Agent, TaskSettings
-
-_READ = ("GET", "HEAD")
-
-
-def card_paths(settings: TaskSettings) -> dict[str, Agent]:
-    """Where each agent's card is, and at the origin that of the default agent. These need no token."""
-    agents = [agent for agent in settings.agents if agent.kind == "a2a"]
-    paths = {agent_base("", agent.name) + path: agent for agent in agents for path in WELL_KNOWN}
-    default = next((agent for agent in agents if agent.name == settings.default_agent), None)
-    return paths if default is None else paths | dict.fromkeys(WELL_KNOWN, default)
-
-
-def public_cards(settings: TaskSettings) -> frozenset[tuple[str, str]]:
-    """The (method, path) pairs of the cards."""
-    return frozenset((method, path) for path in card_paths(settings) for method in _READ)
 
 
 def agent_routes(

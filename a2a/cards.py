@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from .settings import Agent
+from .settings import Agent, TaskSettings
 
 logger = logging.getLogger(__name__)
 
@@ -250,3 +250,16 @@ def agent_base(gateway: str, name: str) -> str:
 def as_json(value: Mapping[str, Any]) -> bytes:
     """JSON in UTF-8."""
     return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def card_paths(settings: TaskSettings) -> dict[str, Agent]:
+    """Where each agent's card is, and at the origin that of the default agent. These need no token."""
+    agents = [agent for agent in settings.agents if agent.kind == "a2a"]
+    paths = {agent_base("", agent.name) + path: agent for agent in agents for path in WELL_KNOWN}
+    default = next((agent for agent in agents if agent.name == settings.default_agent), None)
+    return paths if default is None else paths | dict.fromkeys(WELL_KNOWN, default)
+
+
+def public_cards(settings: TaskSettings) -> frozenset[tuple[str, str]]:
+    """The (method, path) pairs of the cards."""
+    return frozenset((method, path) for path in card_paths(settings) for method in ("GET", "HEAD"))

@@ -17,6 +17,7 @@ from auth import Identity
 
 from .desk import MOST_IN_PAGE, MOST_KEY_CHARACTERS, MOST_TASK_BYTES, Desk, Sender, read_request
 from .tasks import ENDED, OPEN, InvalidTask, State, TaskTooLarge, packed
+from .token_answer import UNKEPT, issued
 
 USUAL_IN_PAGE = 50
 LOOK_SECONDS = 1.0
@@ -25,7 +26,6 @@ SILENT_LOOKS = 15  # A comment after so many, so that nobody on the way takes th
 _STATES: Mapping[str, State] = {state: state for state in (*OPEN, *ENDED)}
 _CURSOR = re.compile(r"([0-9.e+]{1,32})_([0-9a-f]{1,64})")
 _STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-UNKEPT = {"Cache-Control": "no-store"}  # RFC 6749 §5.1
 
 
 def task_routes(desk: Desk, *, stopping: Callable[[], bool] = lambda: False) -> APIRouter:
@@ -91,11 +91,6 @@ class _Told(JSONResponse):
 
     def render(self, content: Any) -> bytes:
         return packed(content).encode("ascii")
-
-
-def issued(token: str) -> dict[str, Any]:
-    """How a token is given out (RFC 6749 §5.1)."""
-    return {"access_token": token, "token_type": "Bearer", "expires_in": 600}
 
 
 async def _events(

@@ -1,16 +1,14 @@
 """Standard A2A, put together: for each agent a way there, and what is told on it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
-from fastapi import APIRouter
 from starlette.types import Receive, Scope, Send
 
 from a2a.agent_fields import AgentFields
 from a2a.agent_memory import AgentMemory
-from a2a.agent_routes import agent_routes
 from a2a.agents import AgentCall, AgentPassage
 from a2a.bindings import JournalBindings
 from a2a.cards import MAX_CARD_BYTES, CardShelf, CardUnavailable, Fetch
@@ -73,9 +71,15 @@ def _failure(error: UpstreamError) -> Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agents:
-    """Everything below `/a2a/agents`, and the cards."""
+    """Everything below `/a2a/agents`, and the cards.
 
-    router: APIRouter
+    Attributes:
+        gateway_url: How the caller of a request reaches the gateway, no final slash.
+    """
+
+    cards: CardShelf
+    passage: AgentPassage
+    gateway_url: Callable[[Scope], str]
     proxies: Sequence[AgentProxy]
     transport: EngineTransport
     client: httpx.AsyncClient
@@ -126,7 +130,9 @@ def build_agents(
     )
     client = httpx.AsyncClient(transport=EngineTransport(), timeout=_CARD_TIMEOUT)
     return Agents(
-        router=agent_routes(settings.tasks, CardShelf(_card_fetch(client)), passage, gateway_url=gateway_url),
+        cards=CardShelf(_card_fetch(client)),
+        passage=passage,
+        gateway_url=gateway_url,
         proxies=tuple(proxies.values()),
         transport=transport,
         client=client,

@@ -9,11 +9,12 @@ from socket import socket
 from auth import load_or_create
 
 from .banner import banner
-from .demo import DEMO, DemoAgents, with_agents
+from .demo import DemoAgents, with_agents
 from .dev import DEV_USER, DevEngine, dev_engine, mint, progress_line
 from .gateway import create_app
 from .listener import address_of
 from .memory import describe
+from .paths import DEMO
 from .server import GatewayServer, build_server, spare_the_collector
 from .settings import DevSettings, Settings
 

@@ -1,16 +1,16 @@
 """The gateway as one ASGI application."""
 
-import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, TextIO
+from __future__ import annotations
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from middleware import (
@@ -26,13 +26,17 @@ from middleware import (
     WebSocketMiddleware,
 )
 
+from .health import health_endpoints
+from .late_endpoints import LateEndpoints
+from .metrics_page import metrics_token_layer
 from .parts import Parts, assemble
+from .paths import PUBLIC_BELOW, EngineMiddleware, is_reserved, public_endpoints
 from .resource import is_open_to_all_origins
-from .routes import PUBLIC_BELOW, EngineMiddleware, http_error, is_reserved, public_endpoints, validation_error
 from .settings import Settings
 from .tasks import WorkerKeyMiddleware
-from .usage_routes import metrics_token_layer
-from .version import __version__
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 EXPOSED = (
     "Retry-After",
@@ -48,29 +52,27 @@ EXPOSED = (
 )
 
 
-class Gateway(FastAPI):
-    """FastAPI for the gateway's own endpoints, behind the layers that every request meets.
+class Gateway(Starlette):
+    """The layers that every request meets; behind them the engine, and the gateway's own `endpoints`."""
 
-    What FastAPI itself wraps around a request costs more than all of those: what goes to the engine never enters it.
-    """
-
-    def __init__(self, layers: Sequence[Middleware], **options: Any) -> None:
-        super().__init__(**options)
-        self._front: ASGIApp = super().__call__
+    def __init__(
+        self,
+        layers: Sequence[Middleware],
+        *,
+        endpoints: LateEndpoints,
+        lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
+    ) -> None:
+        super().__init__(lifespan=lifespan)
+        self.endpoints = endpoints
+        self._front: ASGIApp = endpoints
         for layer, arguments, keywords in reversed(layers):
             self._front = layer(self._front, *arguments, **keywords)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._front(scope, receive, send)
-
-    def build_middleware_stack(self) -> ASGIApp:
-        """As FastAPI's, without its own answer to bugs: `ErrorMiddleware` has ours."""
-        stack = super().build_middleware_stack()
-        assert isinstance(stack, ServerErrorMiddleware)
-        return stack.app
+        await (super().__call__ if scope["type"] == "lifespan" else self._front)(scope, receive, send)
 
 
-def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metrics_dir: Path | None = None) -> FastAPI:
+def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metrics_dir: Path | None = None) -> Gateway:
     """Build a gateway. Nothing is opened and no task runs until its lifespan starts.
 
     `app.state.readiness` and `app.state.stop` are for the server around it: the one to say that the gateway drains,
@@ -81,28 +83,26 @@ def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metric
     parts = assemble(settings, access_stream=access_stream, metrics_dir=metrics_dir)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with parts.running():
             yield
 
     app = Gateway(
         layers_of(parts),
-        title="Attach Gateway",
-        version=__version__,
+        endpoints=LateEndpoints(partial(_endpoints, parts), at_once=health_endpoints(parts.readiness)),
         lifespan=lifespan,
-        exception_handlers={HTTPException: http_error, RequestValidationError: validation_error},
-        redirect_slashes=False,
-        docs_url="/docs" if settings.api_docs else None,
-        redoc_url="/redoc" if settings.api_docs else None,
-        openapi_url="/openapi.json" if settings.api_docs else None,
     )
-    for router in parts.routers():
-        app.include_router(router)
     app.state.verifier = parts.verifier
     app.state.readiness = parts.readiness
     app.state.engine_path = parts.engine_path
     app.state.stop = parts.stop
     return app
+
+
+def _endpoints(parts: Parts) -> FastAPI:
+    from .endpoints import endpoints_of  # noqa: PLC0415 - FastAPI: `LateEndpoints` says why
+
+    return endpoints_of(parts)
 
 
 def layers_of(parts: Parts) -> list[Middleware]:

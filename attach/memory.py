@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import APIRouter, Request
-
-from mem import Caller, Memory, MemorySettings, Owner, build_backend, is_event_id, memory_routes
+from mem import Memory, MemorySettings, Owner, build_backend, is_event_id
 from store import Journal, Outbox
 
 from .faults import ConfigurationError, Fault
@@ -32,9 +30,6 @@ class Remembrance:
     @property
     def on(self) -> bool:
         return self.memory is not None
-
-    def routes(self) -> APIRouter:
-        return memory_routes(self.memory, caller=caller_of, max_request_bytes=self.settings.max_request_bytes)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -71,22 +66,6 @@ def build_memory(settings: Settings, journal: Journal, outbox: Outbox) -> Rememb
         fault = Fault("MEM_BACKEND", f"is {wanted.backend!r}, which cannot be had: {error}", "install what it needs")
         raise ConfigurationError([fault]) from error
     return Remembrance(settings=settings, memory=Memory(wanted, journal, backend=backend, outbox=outbox))
-
-
-def caller_of(request: Request) -> Caller:
-    """Who calls, as the layers in front have left it."""
-    state = request.scope["state"]
-    identity = state["identity"]
-    return Caller(
-        user=identity.user,
-        session_id=identity.session or state.get("session_id"),
-        request_id=state["request_id"],
-        project=state.get("project"),
-        agent=identity.agent,
-        task_id=identity.task_id,
-        run_id=state.get("run_id"),
-        events=identity.events,
-    )
 
 
 def describe(settings: Settings) -> str:

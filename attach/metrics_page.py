@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 from collections.abc import Callable
 
-from fastapi.responses import Response
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from auth import AuthError, credential
 from store import Journal, JournalError, waiting
-from usage import Family, Metrics, Shown, Viewer, exposition
+from usage import Everybody, Family, Metrics, Shown, Viewer, exposition
 
 from .readiness import Readiness
 from .version import __version__
+
+METRICS = "/metrics"
 
 _BUILD = Family("attach_build_info", "gauge", "Which version this is.", ("version",))
 _READY = Family("attach_ready", "gauge", "Whether requests should be sent here.")
@@ -80,3 +87,32 @@ class MetricsPage:
             Shown(_DROPPED, {(sink,): float(found.dropped) for sink, found in sinks.items()}),
             Shown(_REJECTED, {(sink,): float(found.rejected) for sink, found in sinks.items()}),
         ]
+
+
+class MetricsTokenMiddleware:
+    """Show all of `/metrics` to whoever has the one token that is nobody's. Everybody else goes on to sign in."""
+
+    def __init__(self, app: ASGIApp, *, page: MetricsPage, token: str) -> None:
+        self.app = app
+        self._page = page
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != METRICS or not self._is_shown(scope):
+            await self.app(scope, receive, send)
+            return
+        answer = await self._page.answer(Everybody(), Headers(scope=scope).get("accept", ""))
+        await answer(scope, receive, send)
+
+    def _is_shown(self, scope: Scope) -> bool:
+        if scope["method"] not in ("GET", "HEAD"):
+            return False
+        try:
+            return hmac.compare_digest(credential(scope["headers"]).encode(), self._token)
+        except AuthError:  # It is told so further on.
+            return False
+
+
+def metrics_token_layer(token: str | None, page: MetricsPage) -> list[Middleware]:
+    """`MetricsTokenMiddleware`, in front of signing in, where there is a token for it."""
+    return [] if token is None else [Middleware(MetricsTokenMiddleware, page=page, token=token)]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import httpx
-from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from auth import RememberingVerifier
@@ -19,18 +18,15 @@ from proxy import EngineProxy, EngineTransport
 from store import Journal, open_redis, redis_answers
 
 from .agents import Agents, build_agents
-from .demo import demo_routes
 from .memory import Remembrance, build_memory
 from .metering import Metering, build_metering
 from .metrics_page import MetricsPage
 from .observation import Observation, build_observation
 from .readiness import Readiness
 from .resource import ProtectedResource
-from .routes import own_routes
 from .settings import Settings
-from .sign_in import SignIn, build_sign_in, wallet_routes
+from .sign_in import SignIn, build_sign_in
 from .tasks import Tasks, build_tasks
-from .usage_routes import usage_routes
 from .verification import build_issuer_client, build_verifier, has_keys
 
 if TYPE_CHECKING:
@@ -93,18 +89,6 @@ class Parts:
         self.engine.stop()
         self.agents.stop()
         self.tasks.stop()
-
-    def routers(self) -> list[APIRouter]:
-        """The gateway's own endpoints."""
-        return [
-            own_routes(self.settings, self.readiness, self.resource, self.sign_in.issuer),
-            usage_routes(self.metering, self.page, self.observation.meter),
-            *([] if self.sign_in.wallets is None else [wallet_routes(self.sign_in.wallets)]),
-            self.agents.router,
-            self.tasks.router,
-            *([] if self.settings.dev is None else [demo_routes()]),
-            self.memory.routes(),
-        ]
 
 
 def assemble(settings: Settings, *, access_stream: TextIO, metrics_dir: Path | None) -> Parts:

@@ -1,4 +1,4 @@
-"""The gateway's own endpoints, and which paths are its own."""
+"""What the gateway says of itself, and its answers to what FastAPI refuses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,75 +7,17 @@ from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from a2a.agent_routes import public_cards
-from a2a.settings import TaskSettings
 from auth import GatewayIssuer
-from middleware import loosest_path
 from wire import Refusal
 
-from .demo import DEMO
+from .health import health_endpoints
+from .paths import JWKS
 from .readiness import Readiness
 from .resource import WELL_KNOWN, WELL_KNOWN_BELOW, ProtectedResource
 from .settings import Settings
 
-_RESERVED = (
-    "/.well-known",
-    "/a2a",
-    "/auth",
-    "/demo",
-    "/docs",
-    "/healthz",
-    "/mem",
-    "/metrics",
-    "/openapi.json",
-    "/readyz",
-    "/redoc",
-    "/tasks",
-    "/usage",
-    "/v1/logs",
-)
-_RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
-JWKS = "/.well-known/jwks.json"
-_OPEN = ("/healthz", "/readyz", "/auth/config", "/auth/nonce", WELL_KNOWN, JWKS)
-_DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 _HTTP_CODES = {403: "not_allowed", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-
-
-def is_reserved(path: str) -> bool:
-    """Whether a canonical path is the gateway's own, be there something or not: none such reaches the engine.
-
-    Nor does one that some engine could take for it.
-    """
-    path = loosest_path(path)
-    return path.startswith(_RESERVED_BELOW) or path in _RESERVED
-
-
-def public_endpoints(
-    *, api_docs: bool, demo: bool = False, tasks: TaskSettings | None = None
-) -> frozenset[tuple[str, str]]:
-    """The exact (method, path) pairs that need no token; with `tasks`, the cards of its agents are among them."""
-    paths = _OPEN + (_DOCS if api_docs else ()) + ((DEMO,) if demo else ())
-    return frozenset((method, path) for path in paths for method in ("GET", "HEAD")) | {
-        ("POST", "/auth/siwe"),
-        *(public_cards(tasks) if tasks else ()),
-    }
-
-
-PUBLIC_BELOW = (("GET", WELL_KNOWN_BELOW), ("HEAD", WELL_KNOWN_BELOW))
-
-
-class EngineMiddleware:
-    """The last fork: reserved paths go on to the gateway's routes, every other one to the engine."""
-
-    def __init__(self, app: ASGIApp, *, engine: ASGIApp) -> None:
-        self.app = app
-        self.engine = engine
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ours = scope["type"] != "http" or is_reserved(scope["path"])
-        await (self.app if ours else self.engine)(scope, receive, send)
 
 
 def own_routes(
@@ -83,22 +25,6 @@ def own_routes(
 ) -> APIRouter:
     """Health, readiness, and what a browser client needs to sign in."""
     router = APIRouter(redirect_slashes=False)
-
-    async def healthz() -> dict[str, str]:
-        """The process is alive."""
-        return {"status": "ok"}
-
-    async def readyz() -> JSONResponse:
-        """Whether requests should be sent here; `reasons` are codes: draining, issuer_keys, engine.
-
-        "degraded" is still ready, though not for everybody or everything: some_issuer_keys, redis, memory, tasks.
-        """
-        reasons = await readiness.reasons()
-        if reasons:
-            return JSONResponse({"status": "unavailable", "reasons": reasons}, 503, {"Retry-After": "1"})
-        if lacking := readiness.lacks():
-            return JSONResponse({"status": "degraded", "reasons": lacking})
-        return JSONResponse({"status": "ok"})
 
     async def auth_config() -> dict[str, str | None]:
         """Where and for what audience a client gets its token."""
@@ -122,8 +48,7 @@ def own_routes(
         return JSONResponse(keys, headers={"Cache-Control": "public, max-age=300"})
 
     endpoints: dict[str, Callable[..., Any]] = {
-        "/healthz": healthz,
-        "/readyz": readyz,
+        **health_endpoints(readiness),
         "/auth/config": auth_config,
         JWKS: jwks,
         WELL_KNOWN: metadata,

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from .lifeline import watch_parent
 from .limits import Limits
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class GatewayConfig(uvicorn.Config):
     """uvicorn's settings with the `limits` of a `GatewayProtocol`."""
 
-    def __init__(self, app: FastAPI, *, limits: Limits, **options: Any) -> None:
+    def __init__(self, app: Starlette, *, limits: Limits, **options: Any) -> None:
         super().__init__(app, http=GatewayProtocol, timeout_keep_alive=limits.idle_seconds, **options)
         self.limits = limits
 
@@ -44,7 +44,7 @@ class GatewayServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, settings: ServerSettings, *, app: FastAPI, parent_fd: int | None = None
+        self, config: uvicorn.Config, settings: ServerSettings, *, app: Starlette, parent_fd: int | None = None
     ) -> None:
         super().__init__(config)
         self._settings = settings
@@ -142,7 +142,7 @@ def spare_the_collector() -> None:
 
 
 def build_server(
-    app: FastAPI, settings: ServerSettings, *, parent_fd: int | None = None, limits: Limits | None = None
+    app: Starlette, settings: ServerSettings, *, parent_fd: int | None = None, limits: Limits | None = None
 ) -> GatewayServer:
     """A server for `app`, to be run on listening sockets; it ends when the other end of `parent_fd` closes."""
     config = GatewayConfig(

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from a2a.calls import TargetClient
@@ -22,7 +21,7 @@ from a2a.dispatch import Dispatcher
 from a2a.hop import Hop
 from a2a.targets import Targets
 from a2a.task_memory import TaskMemory
-from a2a.task_routes import UNKEPT, issued, task_routes
+from a2a.token_answer import UNKEPT, issued
 from a2a.workflows import TemporalWorkflows
 from auth import AgentScope, AuthError, Identity, InsufficientScope, credential
 from mem import Memory
@@ -31,7 +30,7 @@ from store import Database, DatabaseError, Schema
 from .errors import answer
 from .in_process import InProcessEngine
 from .late import late
-from .routes import is_reserved
+from .paths import is_reserved
 from .settings import Settings
 from .sign_in import SignIn
 
@@ -47,7 +46,6 @@ _TOKEN = re.compile(r"/a2a/tasks/([0-9a-f]{1,64})/token")
 class Tasks:
     """Everything below `/a2a/tasks`."""
 
-    router: APIRouter
     desk: Desk
     store: TaskStore
     database: Database
@@ -131,8 +129,7 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp, memor
         knows_event=knows,
         workflows=workflows,
     )
-    tasks = Tasks(
-        router=APIRouter(),
+    return Tasks(
         desk=desk,
         store=store,
         database=database,
@@ -141,8 +138,6 @@ def build_tasks(settings: Settings, sign_in: SignIn, engine_path: ASGIApp, memor
         exchange_client=exchange_client,
         worker_key=ours.worker_key,
     )
-    tasks.router = task_routes(desk, stopping=lambda: tasks.stopping)
-    return tasks
 
 
 def _schemas() -> tuple[Schema]:

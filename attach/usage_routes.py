@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from auth import AuthError, Identity, credential
+from auth import Identity
 from store import JournalError
 from usage import DailyUsage, Everybody, Meter, MeterUnavailable, Somebody, Viewer, days_before
 from wire import Refusal
 
 from .metering import Metering
-from .metrics_page import MetricsPage
+from .metrics_page import METRICS, MetricsPage
 
-METRICS = "/metrics"
 USAGE = "/usage"
 MOST_DAYS = 3_660
 _PRIVATE = {"Cache-Control": "no-store"}
-
-
-class MetricsTokenMiddleware:
-    """Show all of `/metrics` to whoever has the one token that is nobody's. Everybody else goes on to sign in."""
-
-    def __init__(self, app: ASGIApp, *, page: MetricsPage, token: str) -> None:
-        self.app = app
-        self._page = page
-        self._token = token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != METRICS or not self._is_shown(scope):
-            await self.app(scope, receive, send)
-            return
-        answer = await self._page.answer(Everybody(), Request(scope).headers.get("accept", ""))
-        await answer(scope, receive, send)
-
-    def _is_shown(self, scope: Scope) -> bool:
-        if scope["method"] not in ("GET", "HEAD"):
-            return False
-        try:
-            return hmac.compare_digest(credential(scope["headers"]).encode(), self._token)
-        except AuthError:  # It is told so further on.
-            return False
-
-
-def metrics_token_layer(token: str | None, page: MetricsPage) -> list[Middleware]:
-    """`MetricsTokenMiddleware`, in front of signing in, where there is a token for it."""
-    return [] if token is None else [Middleware(MetricsTokenMiddleware, page=page, token=token)]
 
 
 def usage_routes(

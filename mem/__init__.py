@@ -1,5 +1,6 @@
 """What was asked and answered, kept for its owner."""
 
+from .api import memory_routes
 from .exchange import exchange_event
 from .factory import backend_names, build_backend, is_backend
 from .forms import Caller, json_of_event
@@ -27,7 +28,6 @@ from .interface import (
 from .memory import Memory
 from .reader import page_of, search_in, users_of
 from .redact import Redactor
-from .routes import memory_routes
 from .settings import MemorySettings, Redaction, WeaviateSettings
 
 __all__ = [

@@ -155,7 +155,7 @@ class MemoryEndpoints:
         return bytes(body)
 
 
-def memory_routes(
+def build_routes(
     memory: Memory | None,
     *,
     caller: Callable[[Request], Caller],

@@ -172,18 +172,23 @@ print(*sorted({WHEN_NEEDED!r} & set(sys.modules)))
 
 # What a gateway of the default settings has not imported once it serves: it would start later and hold more for it.
 NOT_FOR_SERVING = {"aiosqlite", "coincurve", "prometheus_client", "redis", "sqlalchemy", "temporalio", "weaviate"}
-NOT_FOR_SERVING |= {"asyncpg", "a2a.task_store", "xllamacpp"}
+NOT_FOR_SERVING |= {"asyncpg", "a2a.task_store", "fastapi", "pydantic", "xllamacpp"}
 
 
 def test_a_gateway_serves_without_what_it_does_not_use_yet(tmp_path: Path) -> None:
     code = f"""
 import asyncio, attach.__main__, sys
+import httpx
 from attach import Settings, create_app
 
 async def serve():
     environ = {{"OIDC_ISSUER": "http://127.0.0.1:9", "OIDC_AUD": "x", "ATTACH_DATA_DIR": {str(tmp_path)!r}}}
     app = create_app(Settings.from_environ(environ))
-    async with app.router.lifespan_context(app):
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.post("/api/chat", json={{}})).status_code == 401
         await asyncio.sleep(0.5)  # whatever is begun at the start, is begun by now
     print(*sorted({NOT_FOR_SERVING!r} & set(sys.modules)))
 

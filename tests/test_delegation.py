@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.types import Receive, Scope, Send
 
 from attach import ConfigurationError, Settings
-from attach.routes import is_reserved
+from attach.paths import is_reserved
 from attach.sign_in import build_sign_in
 from auth import (
     AgentScope,

@@ -229,7 +229,7 @@ async def test_a_bug_in_an_endpoint_is_a_500_with_the_request_id_and_a_logged_tr
 
     async with Issuer.start() as issuer, Engine() as engine:
         app = create_app(settings_for(issuer, engine.url, ACCESS_LOG="off"))
-        app.add_api_route("/usage/broken", broken)
+        (await app.endpoints.made()).add_api_route("/usage/broken", broken)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway.test") as client,
