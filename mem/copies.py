@@ -11,7 +11,8 @@ from store import DeliveryFailed, Entry, Journal, Outbox
 from .cleaning import compact, json_object
 from .interface import MemoryBackend, MemoryEvent, MemoryUnavailable, Removal
 from .removal import remove
-from .rows import SELECT, bodies, event_of, key_of, owner_of
+from .rows import SELECT, event_of, key_of, owner_of
+from .told import Told
 
 SINK = "memory"
 _REMOVAL = "removal:"
@@ -83,11 +84,11 @@ def _let_go(events: Iterable[MemoryEvent], connection: sqlite3.Connection) -> No
 
 
 def _events(wanted: Mapping[str, str], connection: sqlite3.Connection) -> dict[str, MemoryEvent]:
-    found = {}
+    found, told = {}, Told(connection)
     for id, user in wanted.items():  # noqa: A001 - as the event calls it
         row = connection.execute(
             f"{SELECT} WHERE owner = ? AND id = ?", (owner_of(connection, user), key_of(id))
         ).fetchone()
         if row is not None:
-            found[id] = event_of(row, user, bodies(connection, row[2]))
+            found[id] = event_of(row, user, told.up_to(row[2])[0])
     return found

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from store import Journal, JournalError
 
 from .interface import EventQuery, MemoryEvent, MemoryReader, MemoryUnavailable, Owner, Session
-from .rows import LONG_COLUMNS, SELECT, bodies, event_of, key_of, owner_of, text_indexed
+from .rows import LONG_COLUMNS, SELECT, event_of, key_of, owner_of, text_indexed
+from .told import Told
 from .words import Phrase, everything_in, phrases_in, score, words_in
 
 T = TypeVar("T")
@@ -93,7 +94,12 @@ def _conditions(query: EventQuery, owner: int) -> tuple[str, list[Any]]:
         "id >= ?": None if query.since is None else floor_of(query.since),
     }
     given = {condition: value for condition, value in wanted.items() if value is not None}
-    return " AND ".join(["owner = ?", *given]), [owner, *given.values()]
+    where = ["owner = ?", *given]
+    if query.event not in (None, "chat"):
+        where.append(
+            "event <> 'chat'"
+        )  # So says the index of these events, and it is used where the query says so too.
+    return " AND ".join(where), [owner, *given.values()]
 
 
 def floor_of(timestamp: float) -> bytes:
@@ -106,10 +112,10 @@ def floor_of(timestamp: float) -> bytes:
 def _limited(connection: sqlite3.Connection, rows: Iterable[Sequence[Any]], user: str) -> list[MemoryEvent]:
     """Events of `rows` until they are enough for an answer; at least one."""
     events: list[MemoryEvent] = []
-    size = 0
+    told, size = Told(connection), 0
     for row in rows:
-        messages = bodies(connection, row[2])
-        size += sum(map(len, messages)) + sum(len(row[column]) for column in LONG_COLUMNS)
+        messages, characters = told.up_to(row[2])
+        size += characters + sum(len(row[column]) for column in LONG_COLUMNS)
         if events and size > MOST_PAGE_CHARACTERS:
             break
         events.append(event_of(row, user, messages))
@@ -122,7 +128,7 @@ def _event(owner: Owner, id: str, connection: sqlite3.Connection) -> MemoryEvent
         f"{SELECT} WHERE owner = ? AND id = ? AND (? IS NULL OR task = ?)",
         (number, key_of(id), owner.task, owner.task),
     ).fetchone()
-    return None if row is None else event_of(row, owner.user, bodies(connection, row[2]))
+    return None if row is None else event_of(row, owner.user, Told(connection).up_to(row[2])[0])
 
 
 def _found(owner: Owner, phrases: Sequence[Phrase], limit: int, connection: sqlite3.Connection) -> list[MemoryEvent]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .cleaning import Cleaner, compact, json_object
@@ -142,8 +142,8 @@ def _values(event: MemoryEvent) -> tuple[Any, ...]:
     )
 
 
-def event_of(row: Sequence[Any], user: str, messages: Sequence[str]) -> MemoryEvent:
-    """The event in a row of `SELECT`; `messages` are the bodies of its turns, oldest first."""
+def event_of(row: Sequence[Any], user: str, messages: tuple[Mapping[str, Any], ...]) -> MemoryEvent:
+    """The event in a row of `SELECT`; `messages` are those up to its turn, oldest first."""
     return MemoryEvent(
         user=user,
         id=id_of(row[3]),
@@ -157,7 +157,7 @@ def event_of(row: Sequence[Any], user: str, messages: Sequence[str]) -> MemoryEv
         project=row[11],
         model=row[12],
         path=row[13],
-        messages=tuple(map(json.loads, messages)),
+        messages=messages,
         answer=row[14],
         reasoning=row[15],
         tool_calls=tuple(json.loads(row[16])),
@@ -168,22 +168,6 @@ def event_of(row: Sequence[Any], user: str, messages: Sequence[str]) -> MemoryEv
         latency=row[21],
         fields=json_object(row[22]),
     )
-
-
-def bodies(connection: sqlite3.Connection, turn: int | None) -> list[str]:
-    """The messages up to a turn, oldest first."""
-    rows = connection.execute(
-        """
-        WITH RECURSIVE back (depth, parent, message) AS (
-            SELECT 0, parent, message FROM mem_turns WHERE turn = ?
-            UNION ALL
-            SELECT depth + 1, t.parent, t.message FROM back JOIN mem_turns t ON t.turn = back.parent
-        )
-        SELECT m.body FROM back JOIN mem_messages m USING (message) ORDER BY depth DESC
-        """,
-        (turn,),
-    )
-    return [body for (body,) in rows]
 
 
 def text_indexed(connection: sqlite3.Connection, seq: int) -> str | None:

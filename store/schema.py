@@ -181,6 +181,12 @@ _A2A_IDS: Step = (
     "CREATE INDEX a2a_ids_by_owner ON a2a_ids (owner, seen)",
 )
 
+_MEMORY_FILTERS: Step = (
+    # For pages of what a user has little of among very much: without it, all of that is looked at.
+    "CREATE INDEX mem_events_by_model ON mem_events (owner, model, id) WHERE model IS NOT NULL",
+    "CREATE INDEX mem_events_by_event ON mem_events (owner, event, id) WHERE event <> 'chat'",
+)
+
 # Step N brings a file of version N to version N + 1. A step that was released is never changed: add another one.
 MIGRATIONS: tuple[Step, ...] = (
     (
@@ -199,6 +205,7 @@ MIGRATIONS: tuple[Step, ...] = (
     _USAGE,
     _MEMORY,
     _A2A_IDS,
+    _MEMORY_FILTERS,
 )
 
 
