@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
-from typing import Self
+from typing import NamedTuple, Self
 
 from store import Journal, JournalError
 
@@ -104,7 +105,7 @@ def take_out(connection: sqlite3.Connection, owner: int, seq: int, text: str) ->
             "INSERT INTO mem_words (mem_words, rowid, owner, words) VALUES ('delete', ?, ?, ?)",
             (seq, str(owner), indexed(text)),
         )
-        connection.execute("UPDATE mem_indexed SET tidy = 0")
+        connection.execute("UPDATE mem_indexed SET tidy = 0, probe = probe + 1")
 
 
 def put_in(connection: sqlite3.Connection, owner: int, seq: int, text: str) -> None:
@@ -122,30 +123,60 @@ def _mark(connection: sqlite3.Connection) -> int:
     return int(seq)
 
 
-def _next(connection: sqlite3.Connection) -> tuple[int, Sequence[tuple[int, int, str, str]]]:
-    """How far the index goes, and what follows: seq, owner, text and words of each event."""
-    mark = _mark(connection)
+class _Mark(NamedTuple):
+    """How far the index goes, and a number that is another one once something in it was taken out."""
+
+    seq: int
+    removals: int
+
+
+def _read_mark(connection: sqlite3.Connection) -> _Mark:
+    return _Mark(*connection.execute("SELECT seq, probe FROM mem_indexed").fetchone())
+
+
+def _next(connection: sqlite3.Connection) -> tuple[_Mark, Sequence[tuple[int, int, str]]]:
+    """How far the index goes, and what follows: seq, owner and words of each event."""
+    mark = _read_mark(connection)
     rows = connection.execute(
-        "SELECT seq, owner FROM mem_events WHERE seq > ? ORDER BY seq LIMIT ?", (mark, MOST_EVENTS)
+        "SELECT seq, owner FROM mem_events WHERE seq > ? ORDER BY seq LIMIT ?", (mark.seq, MOST_EVENTS)
     ).fetchall()
     found, size = [], 0
     for seq, owner in rows:
         text = text_indexed(connection, seq) or ""
-        found.append((seq, owner, text, indexed(text)))
+        found.append((seq, owner, indexed(text)))
         size += len(text)
         if size >= MOST_CHARACTERS:
             break
     return mark, found
 
 
-def _put(mark: int, found: Sequence[tuple[int, int, str, str]], connection: sqlite3.Connection) -> None:
-    if _mark(connection) != mark:
+def _put(mark: _Mark, found: Sequence[tuple[int, int, str]], connection: sqlite3.Connection) -> None:
+    now = _read_mark(connection)
+    if now.seq != mark.seq:
         return  # Another worker was faster.
-    for seq, owner, text, words in found:
-        now = text_indexed(connection, seq)
-        if now is not None:  # Not removed meanwhile.
-            _insert(connection, owner, seq, words if now == text else indexed(now))
-    connection.execute("UPDATE mem_indexed SET seq = ?", (found[-1][0],))
+    last = found[-1][0]
+    if now != mark or _count(connection, mark.seq, last) != len(found):
+        found = _read_again(connection, found)
+    # With one statement, which keeps the interpreter from nobody.
+    connection.execute(
+        "INSERT INTO mem_words (rowid, owner, words) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+        " json_extract(value, '$[2]') FROM json_each(?)",
+        (json.dumps([(seq, str(owner), words) for seq, owner, words in found]),),
+    )
+    connection.execute("UPDATE mem_indexed SET seq = ?", (last,))
+
+
+def _count(connection: sqlite3.Connection, mark: int, last: int) -> int:
+    (count,) = connection.execute("SELECT COUNT(*) FROM mem_events WHERE seq > ? AND seq <= ?", (mark, last)).fetchone()
+    return int(count)
+
+
+def _read_again(
+    connection: sqlite3.Connection, found: Sequence[tuple[int, int, str]]
+) -> Sequence[tuple[int, int, str]]:
+    """`found` after something was removed: it may be gone, or the first now to say what somebody else had said."""
+    texts = ((seq, owner, text_indexed(connection, seq)) for seq, owner, _ in found)
+    return [(seq, owner, indexed(text)) for seq, owner, text in texts if text is not None]
 
 
 def _is_of_this_version(connection: sqlite3.Connection) -> bool:

@@ -6,11 +6,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mem import EventQuery, Memory, MemoryEvent, MemorySettings, Owner, Removal, event_id
+from mem.index import _next, _put
 from mem.reader import JournalReader
 from store import Journal
 from tests.clock import Clock
@@ -210,6 +212,30 @@ async def test_the_index_goes_on_where_it_stood(journal: Journal) -> None:
         lambda c: c.execute("SELECT COUNT(*) FROM mem_words WHERE mem_words MATCH 'words:answer'").fetchone()
     )
     assert rows == (150,)
+
+
+@pytest.mark.parametrize("indexed_first", [0, 1], ids=["before its turn", "after its turn"])
+async def test_an_event_removed_while_the_index_is_being_written_leaves_nothing_in_it(
+    journal: Journal, indexed_first: int
+) -> None:
+    chat = a_chat(3, system="Mention turtles.")
+    memory = Memory(PLAIN, journal)
+    await memory.add(*chat[:indexed_first])
+    await memory.catch_up()
+    await memory.add(*chat[indexed_first:])
+    mark, found = await journal.read(_next)
+    assert await memory.delete(Owner(user=ALICE), chat[0].id)
+    await journal.write(partial(_put, mark, found))
+    rows = await journal.read(
+        lambda c: c.execute("SELECT rowid FROM mem_words WHERE mem_words MATCH 'words:turtles'").fetchall()
+    )
+    assert rows == [(2,)]  # With the next event that says it.
+    for event in chat[1:]:
+        await memory.delete(Owner(user=ALICE), event.id)
+    await journal.write(lambda c: c.execute("INSERT INTO mem_words (mem_words) VALUES ('integrity-check')"))
+    assert await journal.read(
+        lambda c: c.execute("SELECT COUNT(*) FROM mem_words WHERE mem_words MATCH 'owner:1'").fetchone()
+    ) == (0,)
 
 
 async def test_an_index_of_an_older_version_is_built_anew(journal: Journal, memory: Memory) -> None:
