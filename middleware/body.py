@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive
+
+Fields = list[tuple[bytes, bytes]]
 
 LARGE_BYTES = 64 * 1024  # What is larger is worked on in a thread.
 
 # RFC 9110 §8.4.1; "deflate" comes with and without its zlib wrapper.
 _WINDOW_BITS: Mapping[bytes, int] = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+_TELLING = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"accept-encoding"})
 
 
 class UnreadableEncoding(Exception):
@@ -53,12 +57,40 @@ class Body:
         return again
 
 
-def has_body(scope: Scope) -> bool:
-    """Whether a request announces content (RFC 9112 §6)."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
+class Announced(NamedTuple):
+    """What a request's header says about its body and its answer's.
+
+    Attributes:
+        content: There is a body (RFC 9112 §6).
+        coding: Its codings, in the order they were applied; b"" for none.
+        other: All fields but `Content-Encoding` and `Accept-Encoding`.
+        codings: The fields `Content-Encoding`.
+    """
+
+    content: bool
+    coding: bytes
+    other: Fields
+    codings: Fields
+
+
+def announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
+    """Read a header in one pass."""
+    content = False
+    other: Fields = []
+    codings: Fields = []
+    for field in headers:
+        name = field[0]
+        if name not in _TELLING:
+            other.append(field)
+        elif name == b"content-encoding":
+            codings.append(field)
+        elif name != b"accept-encoding":
+            other.append(field)
+            content = content or name == b"transfer-encoding" or field[1] != b"0"
+    if not codings:  # As with nearly every request.
+        return Announced(content, b"", other, codings)
+    coding = b",".join(value for _, value in codings).strip().lower()
+    return Announced(content, b"" if coding == b"identity" else coding, other, codings)
 
 
 async def read_body(receive: Receive, *, limit: int) -> Body:
@@ -79,13 +111,6 @@ async def read_body(receive: Receive, *, limit: int) -> Body:
         if not message.get("more_body", False):
             return Body(b"".join(pieces), whole=True)
     return Body(b"".join(pieces))
-
-
-def content_encoding(scope: Scope) -> bytes:
-    """The codings of the body, in the order they were applied; b"" for a plain one."""
-    codings = [value for name, value in scope["headers"] if name == b"content-encoding"]
-    coding = b",".join(codings).strip().lower()
-    return b"" if coding == b"identity" else coding
 
 
 async def decoded(content: bytes, coding: bytes, *, limit: int) -> bytes:

@@ -10,16 +10,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wire import RequestReading, is_metered, read_question
 
-from .body import LARGE_BYTES, Body, content_encoding, decoded, has_body, read_body
+from .body import LARGE_BYTES, Announced, Body, announced, decoded, read_body
 from .observed import ObservedExchange
 from .record import Recorder
 
 logger = logging.getLogger(__name__)
 
-Fields = list[tuple[bytes, bytes]]
+_IDENTITY = (b"accept-encoding", b"identity")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Question:
     """A body that was read, and what is forwarded in its place."""
 
@@ -51,7 +51,7 @@ class ObserveMiddleware:
             scope["type"] != "http"
             or scope["state"].get("identity") is None
             or not is_metered(scope["method"], scope["path"])
-            or not has_body(scope)
+            or not (header := announced(scope["headers"])).content
         ):
             await self.app(scope, receive, send)
             return
@@ -59,7 +59,7 @@ class ObserveMiddleware:
         if body.left:
             await self.app(scope, body.replay(receive), send)
             return
-        exchange = await self._observe(scope, body)
+        exchange = await self._observe(scope, header, body)
         if exchange is None:
             await self.app(scope, body.replay(receive), send)
             return
@@ -71,25 +71,24 @@ class ObserveMiddleware:
             raise
         await exchange.ended(None)
 
-    async def _observe(self, scope: Scope, body: Body) -> ObservedExchange | None:
+    async def _observe(self, scope: Scope, header: Announced, body: Body) -> ObservedExchange | None:
         """Make ready to observe, put what is forwarded into `body`; None: nobody wants to know of this one."""
-        question = await self._read(scope, body)
+        question = await self._read(scope, header.coding, body)
         recorder, state = self.recorder, scope["state"]
         remembered = recorder.memory is not None and recorder.memory.wants(
             scope["path"], question.reading.model or "", remember=state.get("remember", True)
         )
         if recorder.usage is None and not remembered:
             return None
-        headers = scope["headers"]
-        if question.changed is not None:
+        if question.changed is None:
+            scope["headers"] = [*header.other, *header.codings, _IDENTITY]
+        else:
             body.content = question.changed
-            headers = _without(headers, b"content-encoding")
-        scope["headers"] = [*_without(headers, b"accept-encoding"), (b"accept-encoding", b"identity")]
+            scope["headers"] = [*header.other, _IDENTITY]
         return ObservedExchange(recorder, scope, question.reading, plain=question.plain, remembered=remembered)
 
-    async def _read(self, scope: Scope, body: Body) -> _Question:
+    async def _read(self, scope: Scope, coding: bytes, body: Body) -> _Question:
         path, content, limit = scope["path"], body.content, self.recorder.capture_bytes
-        coding = content_encoding(scope)
         if coding:
             content = await decoded(content, coding, limit=limit)
         asks = self.asks and body.whole and scope["state"].get("engine", "") not in self.recorder.refuses_usage
@@ -105,7 +104,3 @@ def _read_at_once(path: str, content: bytes, asks: bool, truncated: bool) -> _Qu
         logger.exception("observe.request_unread", extra={"path": path})
         return _Question(RequestReading())
     return _Question(reading, changed, None if changed is None else content)
-
-
-def _without(headers: Fields, name: bytes) -> Fields:
-    return [field for field in headers if field[0] != name]

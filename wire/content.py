@@ -30,8 +30,10 @@ def _texts(content: Any) -> Iterator[str]:
 def message_of(turn: dict[str, Any], *, role: str = "user") -> Message:
     """One turn as any of the dialects writes it."""
     content = turn.get("content")
-    if isinstance(content, str) and turn.keys() <= _PLAIN:  # As nearly every turn is.
-        return Message(role=string_of(turn, "role") or role, text=content, raw=turn)
+    # As nearly every turn is.
+    if isinstance(content, str) and ((len(turn) == 2 and "role" in turn) or turn.keys() <= _PLAIN):
+        told = turn.get("role")
+        return Message(role=told if told and isinstance(told, str) else role, text=content, raw=turn)
     parts = objects_of(content)
     results = [text_of(part.get("content")) for part in parts if part.get("type") == "tool_result"]
     text = "\n".join(filter(None, [text_of(content), *results, text_of(turn.get("output"))]))

@@ -16,6 +16,7 @@ _TOKEN = re.compile(
 # A part of a body is not worth seconds: texts are one token each, and what has more of them is no answer.
 _MOST_TOKENS = 50_000
 _BRACE = ord("{")
+_SPACE = " \t\n\r"  # RFC 8259 §2
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _NUMBERS = re.compile(r"\[[\s0-9eE+\-.,]{20,}\]")
 
@@ -43,10 +44,13 @@ def parsed(text: str | bytes) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
-        value = _DECODER.decode(text)
+        text = text.strip(_SPACE)
+        value, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return BROKEN
-    if text.count("[") + text.count("{") > _MAX_DEPTH and _too_deep(value):
+    if end < len(text):
+        return BROKEN
+    if len(text) > _MAX_DEPTH and text.count("[") + text.count("{") > _MAX_DEPTH and _too_deep(value):
         return BROKEN
     return value
 

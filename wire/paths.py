@@ -45,11 +45,13 @@ def dialect_of(path: str) -> tuple[Dialect, Operation]:
     return "unknown", "other"
 
 
+@lru_cache(maxsize=64)
 def is_responses(path: str) -> bool:
     """Whether the path is the one of OpenAI's newer API, whose frames are unlike the others'."""
     return path.rstrip("/").endswith("/responses")
 
 
+@lru_cache(maxsize=64)
 def is_metered(method: str, path: str) -> bool:
     """Whether a request with a body counts against a quota: all do that are not known to make no tokens.
 

@@ -31,7 +31,7 @@ class Prompt:
         self.messages.append(message)
         if message.text:
             self.texts.append(message.text)
-        if message.role != "tool" and (name := string_of(turn, "name")):
+        if "name" in turn and message.role != "tool" and (name := string_of(turn, "name")):
             self.texts.append(name)
         for call in message.tool_calls:
             self.texts.extend(filter(None, (call.name, call.arguments)))
@@ -44,7 +44,7 @@ class Prompt:
 
 def read_chat(prompt: Prompt, asked: dict[str, Any]) -> None:
     """`messages`, and the `system` that Anthropic keeps apart."""
-    if system := text_of(asked.get("system")):
+    if (told := asked.get("system")) and (system := text_of(told)):
         prompt.add({"role": "system", "content": system})
     for turn in objects_of(asked.get("messages")):
         prompt.add(turn)

@@ -12,6 +12,7 @@ from .values import is_on, object_of, string_of
 
 _TAIL = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "options", "stream_options")
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "n_predict")
+_LIMITING = frozenset({*_LIMITS, "options", "n", "best_of"})
 _USUAL_CHOICE = 256  # Tokens of each of several answers, where nothing limits them.
 
 
@@ -32,8 +33,8 @@ def read_question(
     path: str, body: bytes, *, asks: bool, truncated: bool = False
 ) -> tuple[RequestReading, bytes | None]:
     """What `read_request` reads and, if `asks`, what `ask_for_usage` makes of the body: for the price of the first."""
-    text = decoded(body)
-    if not begins_plainly(body) or (asks and "\ufffd" in text):
+    text = body.decode("utf-8", "replace") if begins_plainly(body) else ""
+    if not text or (asks and "\ufffd" in text):
         return read_request(path, body, truncated=truncated), ask_for_usage(path, body) if asks else None
     value = parsed(text)
     return _reading(path, text, value, truncated), asking(path, body, text, value) if asks else None
@@ -90,12 +91,14 @@ def _streams(dialect: Dialect, operation: Operation, value: Any) -> bool:
 def _max_output(dialect: Dialect, operation: Operation, asked: dict[str, Any], prompt: Prompt) -> int | None:
     if operation == "embedding":
         return 0
+    if asked.keys().isdisjoint(_LIMITING):
+        return None
     limits = object_of(asked.get("options")) if dialect == "ollama" else asked
     names = ("num_predict",) if dialect == "ollama" else _LIMITS
     # Which of several counts is each engine's own affair: the largest may.
-    each = max((limit for name in names if (limit := _positive(limits.get(name)))), default=None)
+    each = max([limit for name in names if name in limits and (limit := _positive(limits[name]))], default=None)
     choices = 1
-    if dialect != "ollama":
+    if dialect != "ollama" and ("n" in asked or "best_of" in asked):
         choices = max(_positive(asked.get("n")) or 1, _positive(asked.get("best_of")) or 1)
     if each is None:
         if choices == 1:

@@ -56,4 +56,4 @@ def error_of(members: Mapping[str, Any]) -> str | None:
 
 def is_on(value: Any) -> bool:
     """Whether some engine takes this for `true`."""
-    return value is True or (isinstance(value, (str, int, float)) and str(value).lower() in _ON)
+    return value is True or (bool(value) and isinstance(value, (str, int, float)) and str(value).lower() in _ON)
