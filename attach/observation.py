@@ -18,6 +18,9 @@ from .errors import answer
 from .metering import Metering
 from .settings import Settings
 
+# How long a start takes at most: what is loaded beside it would hold it up, and be strewn among what it leaves behind.
+_START_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
@@ -54,7 +57,8 @@ class Observation:
         if self.recorder is None:
             yield
             return
-        self.recorder.counter.start()
+        if self.recorder.usage is not None:  # Memory keeps the engine's own counts, or none.
+            self.recorder.counter.start(after=_START_SECONDS)
         async with self.recorder:
             yield
 

@@ -5,6 +5,8 @@ import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Protocol
 
 logger = logging.getLogger(__name__)
@@ -63,13 +65,14 @@ class TokenCounter:
         self._encoding: _Encoding | None = None
         self._loading: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._wanted = threading.Event()
         self._counted: dict[int, int] = {}  # By hash: what was said is not kept.
 
-    def start(self) -> None:
-        """Begin to load, once; does not wait."""
+    def start(self, *, after: float = 0.0) -> None:
+        """Begin to load, once, `after` so many seconds, or when somebody waits for it; does not wait itself."""
         with self._lock:
             if self._loading is None:
-                self._loading = threading.Thread(target=self._load, name="token-encoding", daemon=True)
+                self._loading = threading.Thread(target=self._load, args=(after,), name="token-encoding", daemon=True)
                 self._loading.start()
 
     @property
@@ -80,6 +83,7 @@ class TokenCounter:
     def wait(self, timeout: float | None = None) -> bool:
         """Block until loading has come to its end, for `timeout` seconds at most; returns `ready`."""
         self.start()
+        self._wanted.set()
         assert self._loading is not None
         self._loading.join(timeout)
         return self.ready
@@ -121,7 +125,8 @@ class TokenCounter:
         """Of a turn, everything but its text. A name is among a prompt's texts."""
         return _PER_MESSAGE + self.count(message.role) + (_PER_NAME if message.raw.get("name") else 0)
 
-    def _load(self) -> None:
+    def _load(self, after: float) -> None:
+        self._wanted.wait(after)
         try:
             self._encoding = _load(self.name)
         except Exception as fault:  # noqa: BLE001 - whatever keeps it from being loaded, bytes can be counted
@@ -154,19 +159,29 @@ def _load(name: str) -> _Encoding:
     return encoding
 
 
+class _Lines(bytes):
+    """A table, for tiktoken to split: all of its lines at once would be 100,000 objects more to find room for."""
+
+    def splitlines(self, keepends: bool = False) -> Iterator[bytes]:  # type: ignore[override]
+        return (line.rstrip() for line in BytesIO(self))
+
+
 @contextmanager
 def _no_downloads(load: Any) -> Iterator[None]:
     """Have tiktoken read files only: it knows no switch for that. A file that it downloaded earlier is one."""
-    read_file = load.read_file
+    read_file, read_cached = load.read_file, load.read_file_cached
 
-    def read_local(path: str) -> bytes:
-        if "://" in path:
-            raise FileNotFoundError(path)
-        contents: bytes = read_file(path)
-        return contents
+    def refuse(path: str) -> bytes:
+        raise FileNotFoundError(path)
 
-    load.read_file = read_local
+    def read_local(path: str, expected_hash: str | None = None) -> bytes:
+        contents: bytes = read_cached(path, expected_hash) if "://" in path else Path(path).read_bytes()
+        if expected_hash is not None and not load.check_hash(contents, expected_hash):
+            raise ValueError(path)
+        return _Lines(contents)
+
+    load.read_file, load.read_file_cached = refuse, read_local
     try:
         yield
     finally:
-        load.read_file = read_file
+        load.read_file, load.read_file_cached = read_file, read_cached

