@@ -33,9 +33,17 @@ def choose_cores(allowed: frozenset[int] | None = None) -> Cores:
 
 def describe(cores: Cores) -> str:
     """One line: processor, cores, kernel, and how the cores were used."""
-    used = f"proxy on core {cores.proxy}, load generator on {cores.load}, engine on {cores.engine}"
+    return _describe(f" (proxy on core {cores.proxy}, load generator on {cores.load}, engine on {cores.engine})")
+
+
+def describe_alone() -> str:
+    """As `describe`, where nobody was given a core."""
+    return _describe()
+
+
+def _describe(used: str = "") -> str:
     return (
-        f"{_processor()}, {os.cpu_count()} cores ({used}), {_memory_gib():.0f} GiB, "
+        f"{_processor()}, {os.cpu_count()} cores{used}, {_memory_gib():.0f} GiB, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     )
 
