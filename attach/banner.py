@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .dev import DEV_TOKEN_SECONDS, DEV_USER, DevEngine
+from .command_line import DEV_USER
+from .dev import DEV_TOKEN_SECONDS, DevEngine
 from .local_engine import MODEL
 from .probe import EngineFound
 

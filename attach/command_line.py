@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from .dev import DEV_USER
 from .version import __version__
+
+DEV_USER = "dev"  # Whom the token that dev mode prints stands for.
 
 _EXAMPLES = """\
 examples:

@@ -14,7 +14,6 @@ from middleware import is_loopback_name
 from .local_engine import EngineExtraMissing, LocalEngine, Progress
 from .probe import EngineFound, probe
 
-DEV_USER = "dev"
 DEV_TOKEN_SECONDS = 12 * 3600.0
 
 

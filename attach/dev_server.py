@@ -9,8 +9,9 @@ from socket import socket
 from auth import load_or_create
 
 from .banner import banner
+from .command_line import DEV_USER
 from .demo import DemoAgents, with_agents
-from .dev import DEV_USER, DevEngine, dev_engine, mint, progress_line
+from .dev import DevEngine, dev_engine, mint, progress_line
 from .gateway import create_app
 from .listener import address_of
 from .memory import describe

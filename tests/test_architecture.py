@@ -113,7 +113,9 @@ def public(module: ModuleType) -> set[str]:
     return {
         name
         for name, value in vars(module).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and name not in {"TYPE_CHECKING", "annotations", "import_module"}
     }
 
 
@@ -129,8 +131,8 @@ def test_a_package_offers_exactly_what_it_says(package: str) -> None:
     module = importlib.import_module(package)
     assert module.__doc__
     assert list(module.__all__) == sorted(set(module.__all__))
+    assert all(hasattr(module, name) for name in module.__all__)  # which imports what is imported when asked for
     assert public(module) == {name for name in module.__all__ if not name.startswith("_")}
-    assert all(hasattr(module, name) for name in module.__all__)
 
 
 def test_only_the_two_programs_read_the_environment() -> None:
@@ -175,9 +177,25 @@ NOT_FOR_SERVING = {"aiosqlite", "coincurve", "prometheus_client", "redis", "sqla
 NOT_FOR_SERVING |= {"asyncpg", "a2a.task_store", "fastapi", "pydantic", "xllamacpp"}
 
 
+def test_help_is_there_at_once() -> None:
+    code = """
+import sys
+from attach.__main__ import main
+try:
+    main(["--help"])
+finally:
+    print(*sorted({"asyncio", "httpx", "sqlite3", "starlette", "uvicorn"} & set(sys.modules)), file=sys.stderr)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50, cwd=ROOT
+    )
+    assert (run.returncode, run.stderr.strip()) == (0, "")
+    assert run.stdout.startswith("usage: attach-gateway")
+
+
 def test_a_gateway_serves_without_what_it_does_not_use_yet(tmp_path: Path) -> None:
     code = f"""
-import asyncio, attach.__main__, sys
+import asyncio, attach.run, sys
 import httpx
 from attach import Settings, create_app
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from attach import __version__
-from attach.__main__ import COMMANDS, main
+from attach.__main__ import main
+from attach.run import COMMANDS
 from attach.variables import VARIABLES
 from auth import LocalVerifier, load_or_create
 from tests.issuer import Issuer
