@@ -174,7 +174,7 @@ print(*sorted({WHEN_NEEDED!r} & set(sys.modules)))
 
 # What a gateway of the default settings has not imported once it serves: it would start later and hold more for it.
 NOT_FOR_SERVING = {"aiosqlite", "coincurve", "prometheus_client", "redis", "sqlalchemy", "temporalio", "weaviate"}
-NOT_FOR_SERVING |= {"asyncpg", "a2a.task_store", "fastapi", "pydantic", "xllamacpp"}
+NOT_FOR_SERVING |= {"asyncpg", "a2a.task_store", "fastapi", "httpcore", "pydantic", "xllamacpp"}
 
 
 def test_help_is_there_at_once() -> None:
