@@ -8,6 +8,7 @@ from socket import socket
 
 from auth import KeyFolder, SigningKeyError
 
+from .allocator import keep_less
 from .check import effective, report
 from .dev import mint, refuse_unsafe
 from .dev_server import serve_dev
@@ -28,6 +29,7 @@ def serve(variables: Mapping[str, str], options: argparse.Namespace) -> int:
         listener = listen(settings.server.host, settings.server.port)
         if options.workers > 1:
             return Workers(variables, count=options.workers, listener=listener).run()
+    keep_less()
     app = create_app(settings, metrics_dir=options.metrics_dir)
     spare_the_collector()
     build_server(app, settings.server, parent_fd=options.parent_fd).run(sockets=[listener])
@@ -39,6 +41,7 @@ def dev(variables: Mapping[str, str], options: argparse.Namespace) -> int:
     settings = Settings.for_dev(variables)
     refuse_unsafe(host=settings.server.host, workers=options.workers)
     listener = listen(settings.server.host, settings.server.port)
+    keep_less()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(serve_dev(settings, listener, demo=options.demo))
 
