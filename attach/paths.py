@@ -1,5 +1,7 @@
 """Which paths are the gateway's own, and which of them need no token."""
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from a2a.cards import public_cards
@@ -8,7 +10,7 @@ from middleware import loosest_path
 
 from .resource import WELL_KNOWN, WELL_KNOWN_BELOW
 
-_RESERVED = (
+_RESERVED = {
     "/.well-known",
     "/a2a",
     "/auth",
@@ -23,7 +25,7 @@ _RESERVED = (
     "/tasks",
     "/usage",
     "/v1/logs",
-)
+}
 _RESERVED_BELOW = tuple(f"{path}/" for path in _RESERVED)
 DEMO = "/demo"
 JWKS = "/.well-known/jwks.json"
@@ -37,7 +39,7 @@ def is_reserved(path: str) -> bool:
     Nor does one that some engine could take for it.
     """
     path = loosest_path(path)
-    return path.startswith(_RESERVED_BELOW) or path in _RESERVED
+    return path in _RESERVED or path.startswith(_RESERVED_BELOW)
 
 
 def public_endpoints(
@@ -61,6 +63,6 @@ class EngineMiddleware:
         self.app = app
         self.engine = engine
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         ours = scope["type"] != "http" or is_reserved(scope["path"])
-        await (self.app if ours else self.engine)(scope, receive, send)
+        return (self.app if ours else self.engine)(scope, receive, send)

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from auth import AgentScope, Identity, InsufficientScope, NotDelegated
 
+from .check import Check
 from .path import loosest_path
 
 # Whether the user's event or task of an id belongs to the task of another: (user, id, task) -> is it one of its own.
@@ -62,7 +63,7 @@ async def none_belongs(user: str, key: str, task: str) -> bool:
     return False
 
 
-class AgentMiddleware:
+class AgentMiddleware(Check):
     """Hold agents to their scopes and to their task, whatever else the user they act for may do.
 
     Fails closed: what stands in no rule is the user's own affair (`NotDelegated`): deleting, exporting, keys, other
@@ -86,16 +87,14 @@ class AgentMiddleware:
         is_child: Belongs = none_belongs,
         is_event_of: Belongs = none_belongs,
     ) -> None:
-        self.app = app
+        super().__init__(app)
         self.is_reserved = is_reserved
         self.is_child = is_child
         self.is_event_of = is_event_of
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        identity = scope["state"].get("identity") if scope["type"] == "http" else None
-        if identity is not None and identity.agents:
-            await self._check(identity, scope)
-        await self.app(scope, receive, send)
+    def check(self, scope: Scope) -> Awaitable[None] | None:
+        identity = scope["state"].get("identity")
+        return self._check(identity, scope) if identity is not None and identity.agents else None
 
     async def _check(self, identity: Identity, scope: Scope) -> None:
         method, path = scope["method"], scope["path"]

@@ -1,6 +1,6 @@
 """Which web pages may call from a browser (Fetch standard, CORS protocol)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from starlette.middleware.cors import CORSMiddleware as StarletteCORS
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,10 +36,17 @@ class CORSMiddleware(StarletteCORS):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-        elif not any(name == b"origin" for name, _ in scope["headers"]):
+        elif not _is_from_a_page(scope["headers"]):
             scope["state"]["answer_fields"].append(_VARY)
             await self.app(scope, receive, send)
         elif self._is_open(scope["path"]):
             await self._open(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+
+def _is_from_a_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    for name, _ in headers:  # noqa: SIM110 - a generator costs a request twice as much
+        if name == b"origin":
+            return True
+    return False

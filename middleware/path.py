@@ -3,7 +3,9 @@
 import re
 from urllib.parse import unquote
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
+
+from .check import Check
 
 # What nearly every path is: segments of unreserved characters that do not begin with a dot.
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@-][A-Za-z0-9_.~:@-]*)+")
@@ -53,13 +55,8 @@ def loosest_path(path: str) -> str:
     return path.lower().rstrip("/")
 
 
-class PathMiddleware:
+class PathMiddleware(Check):
     """Put the canonical path on `scope["path"]`; `raw_path` stays what the client sent, and is what is forwarded."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["path"] = canonical_path(scope.get("raw_path") or scope["path"].encode())
-        await self.app(scope, receive, send)
+    def check(self, scope: Scope) -> None:
+        scope["path"] = canonical_path(scope.get("raw_path") or scope["path"].encode())

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from auth import InsufficientScope
 
+from .check import Check
 from .path import loosest_path
 
 
@@ -62,20 +63,19 @@ class ScopeRules:
         return self._required
 
 
-class ScopeMiddleware:
+class ScopeMiddleware(Check):
     """Let nobody pass whose token does not allow what the path needs. Raises `InsufficientScope` (RFC 6750 §3.1).
 
     Stands behind `AuthMiddleware`; a request without an identity is one for a public path.
     """
 
     def __init__(self, app: ASGIApp, *, rules: ScopeRules) -> None:
-        self.app = app
+        super().__init__(app)
         self.rules = rules
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        identity = scope["state"].get("identity") if scope["type"] == "http" else None
+    def check(self, scope: Scope) -> None:
+        identity = scope["state"].get("identity")
         if identity is not None:
             needed = self.rules.needed(scope["path"])
-            if not identity.scopes.issuperset(needed):
+            if needed and not identity.scopes.issuperset(needed):
                 raise InsufficientScope(" ".join(needed))
-        await self.app(scope, receive, send)

@@ -2,14 +2,20 @@
 
 import hashlib
 import re
+from collections.abc import MutableMapping
 from functools import lru_cache
+from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
+from auth import Identity
 from wire import folded_name
+
+from .check import Check
 
 _PROJECT = re.compile(rb"[A-Za-z0-9_.-]{1,64}\Z")
 _SWITCH = {b"on": True, b"off": False}
+_FIRST = (b"x", b"X")
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -24,7 +30,7 @@ def session_id(user: str, user_agent: bytes) -> str:
     return hashlib.sha256(user.encode() + b":" + user_agent).hexdigest()[:16]
 
 
-class SessionMiddleware:
+class SessionMiddleware(Check):
     """Read the caller's two options, drop everything else he says under `X-Attach-`, and stamp who he proved to be.
 
     `X-Attach-Project` and `X-Attach-Memory` end up as `project` and `remember` on `scope["state"]`. The fields to put
@@ -35,43 +41,44 @@ class SessionMiddleware:
     they are told upstream too, and `task_id` and `agent` are left on `scope["state"]`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        state = scope["state"]
-        scope["headers"], options, user_agent = _scrub(scope["headers"])
+    def check(self, scope: Scope) -> None:
+        state, headers = scope["state"], scope["headers"]
         identity = state.get("identity")
+        user_agent, options = b"", False
+        for name, value in headers:
+            if name == b"user-agent":
+                user_agent = value
+            elif name[:1] in _FIRST and folded_name(name).startswith(b"x-attach-"):
+                options = True
         if identity is not None:
-            session = identity.session or session_id(identity.user, user_agent)
-            state["session_id"] = session
-            user, value = identity.user.encode("ascii"), session.encode()
-            stamp: Fields = [(b"x-attach-user", user), (b"x-attach-session", value)]
-            if identity.task_id is not None:
-                state["task_id"], state["agent"] = identity.task_id, identity.agent
-                stamp.append((b"x-attach-task", identity.task_id.encode("ascii")))
-            state["stamp"] = stamp
-            state["answer_fields"] += (*stamp, (b"x-attach-session-id", value))
-        state["project"] = _project(options)
-        state["remember"] = _remember(options)
-        await self.app(scope, receive, send)
+            _stamp(state, identity, user_agent)
+        state["project"], state["remember"] = None, True
+        if options:
+            scope["headers"], said = _without_options(headers)
+            state["project"], state["remember"] = _project(said), _remember(said)
 
 
-def _scrub(headers: Fields) -> tuple[Fields, Fields, bytes]:
-    """The fields without any `X-Attach-*`, however it is spelled, those options, and the User-Agent."""
-    kept, options, user_agent = [], [], b""
-    for field in headers:
-        name = field[0]
-        if name[:1] in b"xX" and folded_name(name).startswith(b"x-attach-"):
-            options.append((name.lower(), field[1].strip(b" \t")))
-            continue
-        if name == b"user-agent":
-            user_agent = field[1]
-        kept.append(field)
-    return kept, options, user_agent
+def _stamp(state: MutableMapping[str, Any], identity: Identity, user_agent: bytes) -> None:
+    session = identity.session or session_id(identity.user, user_agent)
+    state["session_id"] = session
+    user, value = identity.user.encode("ascii"), session.encode()
+    stamp: Fields = [(b"x-attach-user", user), (b"x-attach-session", value)]
+    if identity.task_id is not None:
+        state["task_id"], state["agent"] = identity.task_id, identity.agent
+        stamp.append((b"x-attach-task", identity.task_id.encode("ascii")))
+    state["stamp"] = stamp
+    state["answer_fields"] += (*stamp, (b"x-attach-session-id", value))
+
+
+def _without_options(headers: Fields) -> tuple[Fields, Fields]:
+    """The fields without any `X-Attach-*`, however it is spelled, and those."""
+    kept, options = [], []
+    for name, value in headers:
+        if name[:1] in _FIRST and folded_name(name).startswith(b"x-attach-"):
+            options.append((name.lower(), value.strip(b" \t")))
+        else:
+            kept.append((name, value))
+    return kept, options
 
 
 def _option(options: Fields, name: bytes) -> bytes | None:

@@ -1,8 +1,10 @@
 """WebSockets are refused, not half forwarded."""
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from wire import Refusal
+
+from .check import Check
 
 REASON = "This gateway does not forward WebSockets: use HTTP streaming (server-sent events or NDJSON)."
 _POLICY_VIOLATION = 1008  # RFC 6455 §7.4.1
@@ -15,21 +17,19 @@ class WebSocketRefused(Exception):
         super().__init__(REASON)
 
 
-class WebSocketMiddleware:
+class WebSocketMiddleware(Check):
     """Close every WebSocket before it opens, with 403 and the reason, whether the server knows WebSockets or not."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await self._close(scope, send)
-            return
-        if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name == b"upgrade" and value.lower() == b"websocket":
-                    raise WebSocketRefused
-        await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def check(self, scope: Scope) -> None:
+        for name, value in scope["headers"]:
+            if name == b"upgrade" and value.lower() == b"websocket":
+                raise WebSocketRefused
 
     async def _close(self, scope: Scope, send: Send) -> None:
         if "websocket.http.response" not in scope.get("extensions", {}):
