@@ -2,16 +2,17 @@
 
 import asyncio
 import json
+import os
 import re
-import secrets
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Literal, Protocol, Self, TextIO
+from typing import Literal, NamedTuple, Protocol, Self, TextIO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import NOBODY_LISTENS
 
 _CALLER_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}\Z")
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
@@ -21,8 +22,7 @@ _MOST_LINES = 100_000
 LogFormat = Literal["text", "json"]
 
 
-@dataclass(slots=True)
-class AccessLine:
+class AccessLine(NamedTuple):
     """What is told of one request. No query string, header, body or token (they carry secrets and prompts)."""
 
     request_id: str
@@ -31,7 +31,7 @@ class AccessLine:
     method: str
     path: str = ""
     user: str | None = None
-    status: int = 499
+    status: int = NOBODY_LISTENS
     bytes_sent: int = 0
     first_byte: float | None = None
     duration: float = 0.0
@@ -172,55 +172,67 @@ class AccessLogMiddleware:
             return
         start = self.clock()
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id = secrets.token_hex(16)
-        caller_id = _caller_id(scope)
+        state["request_id"] = request_id = os.urandom(16).hex()
+        caller_id = _caller_id(scope["headers"])
         state["public_request_id"] = public_id = (caller_id or request_id).encode()
         state["answer_started"] = False
         state["answer_fields"] = fields = [(b"x-request-id", public_id)]
         if self.tally is not None:
             self.tally.started()
-        client = scope.get("client")
-        line = AccessLine(request_id, caller_id, client[0] if client else None, scope["method"])
+        status, first_byte, bytes_sent, complete = NOBODY_LISTENS, None, 0, False
 
         async def observed(message: Message) -> None:
+            nonlocal status, first_byte, bytes_sent, complete
             if message["type"] == "http.response.start":
-                line.status = message["status"]
-                line.first_byte = self.clock() - start
+                status = message["status"]
+                first_byte = self.clock() - start
                 state["answer_started"] = True
                 message["headers"] = [*message.get("headers", ()), *fields]
                 await send(message)
                 return
             await send(message)
-            line.bytes_sent += len(message.get("body", b""))
-            line.complete = not message.get("more_body", False)
+            bytes_sent += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
 
         extensions = scope.get("extensions", {})
         write: Callable[[bytes], bool] | None = extensions.get("attach.write")
         if write is not None:
 
             def counted(piece: bytes) -> bool:
-                line.bytes_sent += len(piece)
+                nonlocal bytes_sent
+                bytes_sent += len(piece)
                 return write(piece)
 
             extensions["attach.write"] = counted
         try:
             await self.app(scope, receive, observed)
         finally:
-            line.duration = self.clock() - start
+            duration = self.clock() - start
             if self.tally is not None:
-                self.tally.ended(line.status, line.duration, code=state.get("code"))
+                self.tally.ended(status, duration, code=state.get("code"))
             if self.log is not None:
-                if line.method == "HEAD":  # Servers leave the body out.
-                    line.bytes_sent = 0
-                line.path = scope["path"]
-                line.user = getattr(state.get("identity"), "user", None)
-                line.code, line.reason = state.get("code"), state.get("reason")
-                line.finished = time.time()
+                client, identity, method = scope.get("client"), state.get("identity"), scope["method"]
+                line = AccessLine(
+                    request_id,
+                    caller_id,
+                    client[0] if client else None,
+                    method,
+                    scope["path"],
+                    None if identity is None else identity.user,
+                    status,
+                    0 if method == "HEAD" else bytes_sent,  # Servers leave the body out.
+                    first_byte,
+                    duration,
+                    time.time(),
+                    complete,
+                    state.get("code"),
+                    state.get("reason"),
+                )
                 self.log.add(line)
 
 
-def _caller_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
+def _caller_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    for name, value in headers:
         if name == b"x-request-id":
             return value.decode() if _CALLER_ID.match(value) else None
     return None
