@@ -1,5 +1,6 @@
 """The way from a verified request to an upstream and back."""
 
+from .alarm import Alarm
 from .connection import Origin
 from .engine import EngineProxy, EngineSettings
 from .errors import (
@@ -20,6 +21,7 @@ from .pool import PoolCounts, PoolLimits
 from .transport import EngineTransport
 
 __all__ = [
+    "Alarm",
     "ClientLeft",
     "EngineProxy",
     "EngineSettings",

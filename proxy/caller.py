@@ -43,7 +43,7 @@ class Upload:
 
 
 class Caller:
-    """Runs the body of an `async with` for as long as its caller is there.
+    """Runs the body of a `with` for as long as its caller is there.
 
     When the caller leaves, whatever the block is waiting for is cancelled and it ends with `ClientLeft`; `interrupt`
     does the same with another reason. ASGI's `send` never tells that nobody listens, so nothing but this ends such a
@@ -100,7 +100,7 @@ class Caller:
         framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", length)
         return cls(receive, first=first, more=more, at_disconnect=at_disconnect), [framing]
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
@@ -111,7 +111,7 @@ class Caller:
             self._at_disconnect(self._left)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._watcher is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import httptools
 
 from .framing import FRAMING, Field, FramingError
 from .response_head import BLANK_LINE, HeadLimits
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}\r\n")
 
 
 class ChunkReader:
@@ -19,10 +22,21 @@ class ChunkReader:
         excess: Bytes came behind that end.
     """
 
-    __slots__ = ("_limits", "_overhead", "_parser", "_pieces", "_tail", "complete", "excess", "on_body", "trailers")
+    __slots__ = (
+        "_at_border",
+        "_limits",
+        "_overhead",
+        "_parser",
+        "_pieces",
+        "_tail",
+        "complete",
+        "excess",
+        "on_body",
+        "trailers",
+    )
 
     # httptools looks for these as well.
-    on_status = on_headers_complete = on_chunk_header = on_chunk_complete = None
+    on_status = on_headers_complete = None
 
     def __init__(self, pieces: list[bytes], limits: HeadLimits) -> None:
         """`pieces`: where the body goes, a piece for each chunk or part of one."""
@@ -30,6 +44,7 @@ class ChunkReader:
         self._limits = limits
         self._overhead = 0
         self._tail = b""
+        self._at_border = True
         self.on_body = pieces.append
         self.trailers: list[Field] = []
         self.complete = False
@@ -40,6 +55,16 @@ class ChunkReader:
 
     def feed(self, data: bytes) -> None:
         """Take in more. Raises FramingError or httptools.HttpParserError."""
+        if self._at_border and (size := SIZE.match(data)) is not None:
+            # One whole chunk, as most of what servers stream comes: it is plain where it ends.
+            begin, length = size.end(), int(size[0], 16)
+            if length and len(data) == begin + length + 2 and data.endswith(b"\r\n"):
+                self._pieces.append(data[begin:-2])
+                self._overhead = 0
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._parser is None:
             self.excess = True
             return
@@ -51,6 +76,8 @@ class ChunkReader:
                 raise
             self.excess = True
         self._tail = data[-5:] if len(data) >= 5 else (self._tail + data)[-5:]
+        # Behind the end of a chunk, line ends but its own are there only behind a size, of which httptools tells.
+        self._at_border = self._at_border and data.endswith(b"\r\n") and not self.complete
         if self.complete:
             self._end()
         elif len(self._pieces) > before:
@@ -80,6 +107,12 @@ class ChunkReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.trailers.append((name, value.rstrip(b" \t")))
+
+    def on_chunk_header(self) -> None:
+        self._at_border = False
+
+    def on_chunk_complete(self) -> None:
+        self._at_border = True
 
     def on_message_complete(self) -> None:
         self.complete = True

@@ -1,6 +1,6 @@
 """The way to the engine: any method, any path, both bodies streamed."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from wire import Refusal
 
 from .caller import Caller
 from .connection import Origin
-from .errors import ExchangeEnded, GatewayStopping, Unsupported, UpstreamError, upstream_errors
+from .errors import ExchangeEnded, GatewayStopping, Unsupported, upstream_error
 from .exchange import Exchange, Timeouts
-from .headers import Fields, Network, RequestHeaders, answer_headers
+from .headers import AnswerHead, Fields, Network, RequestHeaders
 from .observer import MOST_REFUSAL_BYTES, Observer
 from .request_head import Body
 from .transport import EngineTransport
@@ -90,16 +90,18 @@ class EngineProxy:
             observer.begin(lambda refusal: caller.interrupt(ExchangeEnded(refusal)))
         self._running.add(caller)
         try:
-            async with caller:
-                with upstream_errors():
-                    exchange = await self._begin(scope, framing, caller.content)
-                    try:
-                        first = b""
-                        if observer is not None and exchange.status == 400 and observer.changed_request:
-                            exchange, first = await self._try_again(scope, exchange, observer)
-                        await answer.relay(exchange, first)
-                    finally:
+            with caller:
+                exchange = await self._begin(scope, framing, caller.content)
+                try:
+                    first = b""
+                    if observer is not None and exchange.status == 400 and observer.changed_request:
+                        exchange, first = await self._try_again(scope, exchange, observer)
+                    await answer.relay(exchange, first)
+                finally:
+                    if not exchange.over:
                         await exchange.aclose()
+        except httpx.TransportError as exc:
+            raise upstream_error(exc) from exc
         except GatewayStopping:
             if not await answer.end_with(_STOPPING):
                 raise
@@ -119,17 +121,14 @@ class EngineProxy:
         limits = Timeouts(connect=timeout, read=timeout, write=timeout, pool=timeout)
         target = self._prefix or b"/"
         try:
-            with upstream_errors():
-                exchange = await self.transport.exchange(
-                    self._origin, b"HEAD", target, self._headers.own, timeouts=limits
-                )
-                await exchange.aclose()
-        except UpstreamError:
+            exchange = await self.transport.exchange(self._origin, b"HEAD", target, self._headers.own, timeouts=limits)
+            await exchange.aclose()
+        except httpx.TransportError:
             return False
         return True
 
-    async def _begin(self, scope: Scope, framing: Fields, body: Body) -> Exchange:
-        return await self.transport.exchange(
+    def _begin(self, scope: Scope, framing: Fields, body: Body) -> Awaitable[Exchange]:
+        return self.transport.exchange(
             self._origin,
             scope["method"].encode("ascii"),
             self._target(scope),
@@ -174,14 +173,15 @@ class _Answer:
         Args:
             first: What was read of the body before.
         """
-        headers = answer_headers(exchange.headers, status=exchange.status)
-        self._read_head(headers)
+        status = exchange.status
+        headers = self._head_of(exchange)
         if self._observer is not None:
-            headers = self._observer.answer(exchange.status, headers)
+            headers = self._observer.answer(status, headers)
         self._started = True
-        start = {"type": "http.response.start", "status": exchange.status, "headers": headers}
-        await self._send({**start, "attach.body_follows": bool(first) or exchange.ready})
-        while piece := first or await exchange.read():
+        follows = bool(first) or exchange.ready
+        start = {"type": "http.response.start", "status": status, "headers": headers, "attach.body_follows": follows}
+        await self._send(start)
+        while piece := first or exchange.take() or await exchange.read():
             first = b""
             if exchange.ended:
                 await self._finish(piece)
@@ -191,7 +191,7 @@ class _Answer:
                 if not piece:
                     continue
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-            self._tail = piece[-4:] if len(piece) >= 4 else self._tail[-4:] + piece
+            self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
             if self._write is not None:
                 await self._pour(exchange, self._write)
         await self._finish(b"")
@@ -201,15 +201,19 @@ class _Answer:
         observer = self._observer
 
         def hand_on(piece: bytes) -> bool:
-            if observer is not None:
-                piece = observer.piece(piece, False)
-                if not piece:
-                    return not observer.holds
-            self._tail = piece[-4:] if len(piece) >= 4 else self._tail[-4:] + piece
-            return write(piece) and (observer is None or not observer.holds)
+            self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
+            return write(piece)
 
-        await exchange.pour(hand_on)
-        if observer is not None and observer.holds:
+        if observer is None:
+            await exchange.pour(hand_on)
+            return
+
+        def hand_on_observed(piece: bytes) -> bool:
+            piece = observer.piece(piece, False)
+            return (hand_on(piece) if piece else True) and not observer.holds
+
+        await exchange.pour(hand_on_observed)
+        if observer.holds:
             await self._send({"type": "http.response.body", "body": await observer.commit(), "more_body": True})
 
     async def _observed(self, observer: Observer, piece: bytes, *, last: bool = False) -> bytes:
@@ -238,14 +242,13 @@ class _Answer:
             await self._send({"type": "http.response.body", "body": frame, "more_body": False})
         return True
 
-    def _read_head(self, headers: Fields) -> None:
-        media_type, open_ended = "", True
-        for name, value in headers:
-            if name == b"content-type":
-                media_type = value.decode("latin-1")
-            elif name == b"content-encoding" or (name == b"content-length" and self._scope["method"] != "HEAD"):
-                open_ended = False
-        self._media_type = media_type if open_ended else ""
+    def _head_of(self, exchange: Exchange) -> Fields:
+        head = exchange.reader.head
+        known = head.derived
+        if not isinstance(known, AnswerHead):
+            known = head.derived = AnswerHead.of(head.status, head.fields)
+        self._media_type = "" if known.has_length and self._scope["method"] != "HEAD" else known.media_type
+        return known.fields.copy()
 
     def _between_events(self) -> bool:
         ends = (b"\n",) if "ndjson" in self._media_type else (b"\n\n", b"\r\n\r\n", b"\r\r")

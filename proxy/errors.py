@@ -1,8 +1,5 @@
 """What can go wrong between the gateway and an upstream."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import httpx
 
 from wire import Refusal
@@ -58,16 +55,13 @@ class ExchangeEnded(Exception):
         self.refusal = refusal
 
 
-@contextmanager
-def upstream_errors() -> Iterator[None]:
-    """Give httpx's errors our names."""
-    try:
-        yield
-    except httpx.PoolTimeout as exc:
-        raise UpstreamBusy("The engine has no connection free: try again.") from exc
-    except httpx.TimeoutException as exc:
-        raise UpstreamTimeout("The engine was silent for too long.") from exc
-    except (httpx.ConnectError, httpx.UnsupportedProtocol) as exc:
-        raise UpstreamUnreachable("The engine cannot be reached.") from exc
-    except httpx.TransportError as exc:
-        raise UpstreamBroken from exc
+def upstream_error(exc: httpx.TransportError) -> UpstreamError:
+    """What happened, in our words; to be raised from `exc`."""
+    match exc:
+        case httpx.PoolTimeout():
+            return UpstreamBusy("The engine has no connection free: try again.")
+        case httpx.TimeoutException():
+            return UpstreamTimeout("The engine was silent for too long.")
+        case httpx.ConnectError() | httpx.UnsupportedProtocol():
+            return UpstreamUnreachable("The engine cannot be reached.")
+    return UpstreamBroken()

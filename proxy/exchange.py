@@ -97,6 +97,12 @@ class Exchange(httpx.AsyncByteStream):
         """`read` has given all of it."""
         return self.reader.complete and not self.reader.pieces
 
+    @property
+    def over(self) -> bool:
+        """Nothing is left to close."""
+        over = self.reader.complete and self._connection.exchange is not self
+        return over and (self._upload is None or self._upload.done())
+
     async def read(self) -> bytes:
         """The next bytes of the body, all that have arrived; b"" once it has ended."""
         reader = self.reader
@@ -106,8 +112,15 @@ class Exchange(httpx.AsyncByteStream):
                     await self._end_upload()
                 return b""
             await self._wait()
-        body = reader.take()
+        return self.take()
+
+    def take(self) -> bytes:
+        """What `read` would give without waiting; b"" where it would wait, and at the end."""
+        reader = self.reader
+        if not reader.pieces:
+            return b""
         connection = self._connection
+        body = reader.take()
         if connection.reading_paused and connection.exchange is self:
             connection.resume_reading()
         return body

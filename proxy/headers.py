@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import NamedTuple, Self
 
 from starlette.types import Scope
 
@@ -49,7 +50,6 @@ _PREFIXES_KEPT_FROM_UPSTREAM = (b"x-attach-", b"x-forwarded-")
 _TOLD_BY_PROXIES = frozenset({b"x-forwarded-host", b"x-forwarded-proto"})
 _TOLD = _TOLD_BY_PROXIES | {b"x-forwarded-for"}
 _MOST_NAMES = 1024
-_SPACE = (b" ", b"\t")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # The gateway writes its own; an answer with two of them is malformed (RFC 9110 §5.3).
 # Alt-Svc would send browsers around the gateway (RFC 7838 §2.1).
@@ -119,9 +119,8 @@ class RequestHeaders:
             if kind == CROSSES:
                 name, value = field
                 # The white space behind a value, which servers leave there, is not part of it (RFC 9110 §5.5).
-                fields.append(
-                    field if value[-1:] not in _SPACE and value[:1] not in _SPACE else (name, value.strip(b" \t"))
-                )
+                bare = value.strip(b" \t")
+                fields.append(field if bare is value else (name, bare))
             elif kind == CONNECTION:
                 named |= _named((field,))
             elif kind == HOST:
@@ -148,8 +147,30 @@ class RequestHeaders:
             way = b", ".join([*(value for name, value in told if name == b"x-forwarded-for"), way])
             said = {name: value for name, value in told if name in _TOLD_BY_PROXIES}
             proto, host = said.get(b"x-forwarded-proto", proto), said.get(b"x-forwarded-host", host)
-        said_now = ((b"x-forwarded-for", way), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host))
-        return [field for field in said_now if field[1]]
+        said_now = [(b"x-forwarded-for", way), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host)]
+        return said_now if way and proto and host else [field for field in said_now if field[1]]
+
+
+class AnswerHead(NamedTuple):
+    """Of an upstream's answer, what its client sees.
+
+    Attributes:
+        fields: In the order they came, names in lower case.
+        media_type: "" where what follows is compressed.
+        has_length: It says how long it is going to be.
+    """
+
+    fields: Fields
+    media_type: str
+    has_length: bool
+
+    @classmethod
+    def of(cls, status: int, fields: Iterable[tuple[bytes, bytes]]) -> Self:
+        """Raises `UpstreamBroken`, as `answer_headers` does."""
+        crossing = answer_headers(fields, status=status)
+        by_name = dict(crossing)
+        media_type = b"" if b"content-encoding" in by_name else by_name.get(b"content-type", b"")
+        return cls(crossing, media_type.decode("latin-1"), b"content-length" in by_name)
 
 
 def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fields:
@@ -164,11 +185,14 @@ def answer_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int) -> Fi
     fields = [(name.lower(), value) for name, value in headers]
     if not 200 <= status <= 599 or _CONTROL.search(b"".join([value for _, value in fields])):
         raise UpstreamBroken
-    dropped = _KEPT_FROM_CLIENT | _named(field for field in fields if field[0] == b"connection")
-    if any(name == b"transfer-encoding" for name, _ in fields):
-        dropped |= {b"content-length"}  # It does not count beside the other (RFC 9112 §6.3), and could be a lie.
-    if status in (204, 304):
-        dropped |= {b"content-length"}  # No content follows, whatever it says (RFC 9110 §8.6); servers trip over it.
+    dropped = _KEPT_FROM_CLIENT
+    names = {name for name, _ in fields}
+    if b"connection" in names:
+        dropped |= _named([field for field in fields if field[0] == b"connection"])
+    # A length does not count beside chunks (RFC 9112 §6.3), and could be a lie. With these two statuses no content
+    # follows, whatever it says (RFC 9110 §8.6), and servers trip over it.
+    if b"transfer-encoding" in names or status in (204, 304):
+        dropped |= {b"content-length"}
     return [field for field in fields if field[0] not in dropped and not field[0].startswith(_OURS_TO_SAY)]
 
 

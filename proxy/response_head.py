@@ -32,7 +32,7 @@ class HeadLimits(NamedTuple):
     max_fields: int = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseHead:
     """What a server says before the body.
 
@@ -42,6 +42,8 @@ class ResponseHead:
         length: The Content-Length, if any.
         chunked: The body, if any, comes in chunks.
         keep_alive: Another response may follow on the connection, if this one has an end of its own.
+        derived: What whoever reads responses has made of this one's head, remembered as long as it is. All else of a
+            head stays as it is, for it is shared by the responses that begin with the same bytes.
     """
 
     version: bytes
@@ -51,6 +53,7 @@ class ResponseHead:
     length: int | None
     chunked: bool
     keep_alive: bool
+    derived: object = None
 
 
 class HeadReader:

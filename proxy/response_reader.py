@@ -85,7 +85,10 @@ class ResponseReader:
                 if not data:
                     return
             if self._framing == CHUNKS:
-                self._feed_chunks(data)
+                self._chunks.feed(data)
+                self.buffered += len(data)
+                if self._chunks.complete:
+                    self._end_chunks(self._chunks)
             elif self.complete:
                 self.excess = True
             elif self._framing == LENGTH:
@@ -175,12 +178,9 @@ class ResponseReader:
         self.pieces.append(data)
         self.buffered += len(data)
 
-    def _feed_chunks(self, data: bytes) -> None:
-        chunks = self._chunks
-        chunks.feed(data)
-        self.buffered += len(data)
+    def _end_chunks(self, chunks: ChunkReader) -> None:
         self.excess = chunks.excess
-        if chunks.complete and not self.complete:
+        if not self.complete:
             self.complete = True
             self.trailers += chunks.trailers
 
