@@ -1,16 +1,22 @@
 """One request and its answer on a connection of uvicorn's, without what a gateway does not need."""
 
+import asyncio
+import logging
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGI3Application, ASGISendEvent, HTTPScope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 BODY_FOLLOWS = "attach.body_follows"
 
 _WITHOUT_CONTENT = (204, 304)
+
+
+def _nothing() -> None: ...
 
 
 class GatewayCycle(RequestResponseCycle):
@@ -20,11 +26,63 @@ class GatewayCycle(RequestResponseCycle):
     ours, so that what is left to stop is one that holds a line end (RFC 9110 §5.5).
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._without_content = self.scope["method"] == "HEAD"
+    def __init__(
+        self,
+        scope: HTTPScope,
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        logger: logging.Logger,
+        *,
+        default_headers: list[tuple[bytes, bytes]],
+        expect_100_continue: bool,
+        keep_alive: bool,
+        on_response: Callable[[], None],
+    ) -> None:
+        # What uvicorn's own sets, by hand: calling it costs more than all of this.
+        self.scope = scope
+        self.transport = transport
+        self.flow = flow
+        self.logger = logger
+        self.default_headers = default_headers
+        self.message_event = asyncio.Event()
+        self.on_response = on_response
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expect_100_continue
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = self.response_complete = False
+        self.chunked_encoding = None
+        self.expected_content_length = 0
+        self._without_content = scope["method"] == "HEAD"
         self._until_close = False
         self._head = b""  # goes out with the body
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        """Have `app` answer; where it does not, 500 goes out, or what it began is cut off.
+
+        What was lent to the app leads back to here: taken back, the memory of this request is free the moment it ends,
+        and nobody has to search for it.
+        """
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as exc:
+            self.logger.error("Exception in ASGI application", exc_info=exc)
+            await self._give_up()
+        else:
+            if not self.response_complete and not self.disconnected:
+                what = "completing" if self.response_started else "starting"
+                self.logger.error("ASGI callable returned without %s response.", what)
+                await self._give_up()
+        finally:
+            self.on_response = _nothing
+            self.scope.get("extensions", {}).clear()
+
+    async def _give_up(self) -> None:
+        if self.response_started:
+            self.transport.close()
+        else:
+            await self.send_500_response()
 
     async def send(self, message: ASGISendEvent) -> None:
         """Raises `RuntimeError` for a message out of turn, and for an answer that is not as long as it says.
@@ -51,25 +109,29 @@ class GatewayCycle(RequestResponseCycle):
         """
         if self.disconnected or not self.response_started or self.response_complete:
             return False
-        self._send_body(body, more=True)
+        if self.chunked_encoding and body and not self._head:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        else:
+            self._send_body(body, more=True)
         return not self.flow.write_paused
 
     def _send_head(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, body_follows: bool) -> None:
         self._without_content |= status in _WITHOUT_CONTENT
-        fields = [b"%b: %b\r\n" % field for field in (*self.default_headers, *headers)]
-        closing = self._read_fields(headers)
+        fields = [*self.default_headers, *headers]
+        closing = self._read_fields(dict(fields))
         if not self.keep_alive and not closing:
-            fields.append(b"connection: close\r\n")
+            fields.append((b"connection", b"close"))
         if self.chunked_encoding is None and not self._without_content:
             if self.scope["http_version"] == "1.0":
                 self._end_by_closing()
             else:
                 self.chunked_encoding = True
-                fields.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join([STATUS_LINE[status], *fields, b"\r\n"])
-        lines = len(fields) + 2
-        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+                fields.append((b"transfer-encoding", b"chunked"))
+        lines = b"\r\n".join(map(b": ".join, fields))
+        between = len(fields) - 1 if fields else 0
+        if lines.count(b"\n") != between or lines.count(b"\r") != between or b"\0" in lines:
             raise RuntimeError("A header field holds a line end or a NUL")
+        head = STATUS_LINE[status] + lines + (b"\r\n\r\n" if fields else b"\r\n")
         self.response_started = True
         self.waiting_for_100_continue = False
         if body_follows:
@@ -77,16 +139,14 @@ class GatewayCycle(RequestResponseCycle):
         else:
             self.transport.write(head)
 
-    def _read_fields(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Note how long the answer is going to be; returns whether it says that the connection closes behind it."""
-        closing = any(name == b"connection" for name, _ in self.default_headers)
-        for name, value in headers:
-            name = name.lower()  # noqa: PLW2901 - the same name, as it is compared
-            if name == b"content-length":
-                self.expected_content_length = 0 if self._without_content else int(value)
-                self.chunked_encoding = False
-            elif name == b"connection" and b"close" in value.lower():
-                closing = True
+    def _read_fields(self, fields: Mapping[bytes, bytes]) -> bool:
+        """Learn how long the answer is going to be; returns whether it says that the connection closes behind it."""
+        length = fields.get(b"content-length")
+        if length is not None:
+            self.expected_content_length = 0 if self._without_content else int(length)
+            self.chunked_encoding = False
+        connection = fields.get(b"connection")
+        closing = connection is not None and b"close" in connection.lower()
         self.keep_alive = self.keep_alive and not closing
         return closing
 

@@ -9,7 +9,10 @@ from typing import Any, Literal, NoReturn
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from proxy import Alarm
 
 from .cycle import GatewayCycle
 from .limits import Limits
@@ -39,10 +42,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self._stage: Literal["between", "head", "content"] = "between"
         self._without_content = 0  # bytes since the head began, or since the last piece of content
         self._unread = 0
-        self._fields = self._hosts = 0
+        self._most_fields = self.limits.head_fields
+        self._hosts = 0
+        self._crowded = False  # There are more fields than that.
         self._declined = False
         self._deaf = False
         self._at_disconnect: tuple[GatewayCycle, Callable[[], None]] | None = None
+        self._idle = Alarm(self.loop, self.timeout_keep_alive_handler)
         self._owing_since: float | None = None  # since when the client has been expected to finish something
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -54,7 +60,7 @@ class GatewayProtocol(HttpToolsProtocol):
             data = data.lstrip(b"\r\n")  # means nothing between two requests (RFC 9112 §2.2)
         if self._deaf or not data:
             return
-        self._unset_keepalive_if_required()
+        self._idle.set(None)
         self._without_content += len(data)
         try:
             self.parser.feed_data(data)
@@ -66,60 +72,76 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(431, "head_too_large", f"Head or trailers are larger than {self.limits.head_bytes} bytes.")
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._stage, self._fields, self._hosts = "head", 0, 0
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._stage, self._hosts, self._crowded = "head", 0, False
         self._owing_since = self._owing_since or time.monotonic()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._stage == "content":
             return
-        self._fields += 1
-        if self._fields > self.limits.head_fields:
+        if len(self.headers) >= self._most_fields:
+            self._crowded = True
             return
-        super().on_header(name, value)
-        if self.headers[-1][0] == b"host":
+        name = name.lower()
+        if name == b"host":
             self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._check_head()
-        if self.parser.should_upgrade() and self._get_upgrade() != b"websocket":
+        parser = self.parser
+        if parser.should_upgrade() and self._get_upgrade() != b"websocket":
             self._declined = True
         else:
-            self._begin()
+            self._begin(parser.get_method().decode("ascii"), parser.get_http_version())
         self._stage, self._without_content, self._owing_since = "content", 0, None
 
-    def _begin(self) -> None:
+    def _begin(self, method: str, version: str) -> None:
         """Run the request whose head is complete, or queue it behind the one before it."""
-        scope, version = self.scope, self.parser.get_http_version()
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        scope["raw_path"], scope["query_string"] = _split_target(self.url)
-        path = scope["raw_path"].decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        before = self.cycle
-        self.cycle = GatewayCycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
+        raw_path, query = _split_target(self.url)
+        path = raw_path.decode("ascii")
+        extensions: dict[str, Any] = {}
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": method,
+            "root_path": self.root_path,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "extensions": extensions,
+        }
+        before: RequestResponseCycle | None = self.cycle  # There is none before the first request.
+        self.cycle = cycle = GatewayCycle(
+            self.scope,
+            self.transport,
+            self.flow,
+            self.logger,
             default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        offered: dict[str, Any] = {
-            DISCONNECT: partial(self._call_at_disconnect, self.cycle),
-            WRITE: self.cycle.write,
-        }
-        scope["extensions"] = offered
-        if getattr(before, "response_complete", True):  # there is none before the first request
-            self._start_asgi_task(self.cycle, self.app)
+        extensions[DISCONNECT] = partial(self._call_at_disconnect, cycle)
+        extensions[WRITE] = cycle.write
+        if before is None or before.response_complete:
+            self._start(cycle)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _start(self, cycle: RequestResponseCycle) -> None:
+        task = self.loop.create_task(cycle.run_asgi(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _call_at_disconnect(self, cycle: GatewayCycle, callback: Callable[[], None] | None) -> None:
         """The ASGI extension `attach.disconnect`: what to call, once, when the client of the running request leaves.
@@ -136,6 +158,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._idle.cancel()
         if self._at_disconnect is not None:
             _, callback = self._at_disconnect
             self._at_disconnect = None
@@ -143,7 +166,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         limits = self.limits
-        if self._fields > limits.head_fields:
+        if self._crowded:
             self._refuse_head(431, "head_too_large", f"The head has more than {limits.head_fields} fields.")
         if self._without_content > limits.head_bytes and self._head_bytes() > limits.head_bytes:
             self._refuse_head(431, "head_too_large", f"The head is larger than {limits.head_bytes} bytes.")
@@ -176,19 +199,32 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._without_content = 0
-        super().on_body(body)
-        if self.cycle.response_complete:
+        cycle = self.cycle
+        if cycle.response_complete:
             self._unread += len(body)
             if self._unread > self.limits.unread_bytes:
                 self.transport.close()
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         self._stage, self._without_content, self._unread, self._owing_since = "between", 0, 0, None
-        if not self._declined:
-            super().on_message_complete()
+        if not self._declined and not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                cycle, _ = self.pipeline.pop()
+                self._start(cycle)
+            else:
+                self._idle.set(self.timeout_keep_alive)
         if self._stage != "content" or not self.cycle.response_complete:
             return
         if self.cycle.keep_alive:
