@@ -7,10 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from .interface import MemoryEvent
 from .media import digest_of
 from .redact import Redactor, Steps
 
 DEEPEST = 64
+LONGEST_NAME = 1024
 TOO_DEEP = "[nested too deeply to be kept]"
 _LARGEST = 2**63  # Beyond it stores and other readers fail on an integer that JSON allows.
 
@@ -37,6 +39,19 @@ class Cleaner:
         if self._redactor is None or self._redactor.is_harmless(text):
             return text
         return (yield from self._redactor.steps(text))
+
+    def takes(self, event: MemoryEvent) -> bool:
+        """Whether a glance shows that all of `event` but its messages is kept as it is. False: it may be."""
+        if event.tool_calls or event.fields:
+            return False
+        for text in (event.answer, event.reasoning, event.text):
+            if text and not (text.isascii() and (self._redactor is None or self._redactor.is_harmless(text))):
+                return False
+        names = (event.session_id, event.request_id, event.task_id, event.run_id, event.agent, event.project)
+        for name in (*names, event.model, event.path):
+            if name is not None and not (len(name) <= LONGEST_NAME and name.isascii()):
+                return False
+        return True
 
     def value(self, value: Any, *, member: str = "", depth: int = 0) -> Steps[Any]:
         """A JSON value cleaned. `member`: the name that it stands under, for lists that of the list."""

@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .cleaning import Cleaner, compact
@@ -38,19 +39,23 @@ class Digests:
 
     def __init__(self, key: bytes) -> None:
         self._keyed = hashlib.blake2b(digest_size=DIGEST_SIZE, key=key)
+        self._first = lru_cache(maxsize=1024)(lambda user: self._digest(user.encode()))
 
     def turns(self, user: str, messages: Sequence[Mapping[str, Any]]) -> Steps[list[Turn]]:
         """`messages` in their order, pausing after each slice of text."""
         turns: list[Turn] = []
-        chain, paused_at, done = self._digest(user.encode()), 0, 0
+        copy, chain, done = self._keyed.copy, self._first(user), 0
         for given in messages:
             message, encoded = _encoded(given)
-            content = self._digest(encoded)
-            chain = self._digest(chain + content)
-            turns.append(Turn(content, chain, message, len(encoded)))
-            done += len(encoded)
-            if done - paused_at >= SLICE:
-                paused_at = done
+            size, digest, led = len(encoded), copy(), copy()
+            digest.update(encoded)
+            content = digest.digest()
+            led.update(chain + content)
+            chain = led.digest()
+            turns.append(Turn(content, chain, message, size))
+            done += size
+            if done >= SLICE:
+                done = 0
                 yield
         return turns
 

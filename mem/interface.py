@@ -25,9 +25,9 @@ def event_id(timestamp: float | None = None) -> str:
     The twelve bits behind the milliseconds are their fraction (RFC 9562 §6.2, method 3).
     """
     ticks = int((time.time() if timestamp is None else timestamp) * 4_096_000)
-    drawn = int.from_bytes(os.urandom(8), "big")
-    head = f"{ticks >> 28:08x}-{ticks >> 12 & 0xFFFF:04x}-7{ticks & 0xFFF:03x}"
-    return f"{head}-{0x8000 | drawn >> 50:04x}-{drawn & 0xFFFF_FFFF_FFFF:012x}"
+    drawn = os.urandom(8)
+    time_part, rest = (ticks >> 12 << 16 | 0x7000 | ticks & 0xFFF).to_bytes(8, "big").hex(), drawn.hex()
+    return f"{time_part[:8]}-{time_part[8:12]}-{time_part[12:]}-{'89ab'[drawn[0] >> 6]}{rest[1:4]}-{rest[4:]}"
 
 
 def is_event_id(text: str) -> bool:

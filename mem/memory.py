@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from store import Change, Delivery, Journal, JournalError, Outbox
 
-from .cleaning import Cleaner
+from .cleaning import LONGEST_NAME, Cleaner
 from .copies import SINK, Copies
 from .drained import DrainedReader
 from .history import Digests, Seen, Turn, write_bodies
@@ -47,7 +47,6 @@ RETENTION_SECONDS = 3600.0
 SEARCH_WAIT_SECONDS = 0.5
 PROBE_SECONDS = 5.0
 _TEXTS = ("session_id", "request_id", "task_id", "run_id", "agent", "project", "model", "path")
-_MOST_TEXT = 1024
 
 
 class Memory(Remembering):
@@ -159,6 +158,8 @@ class Memory(Remembering):
 
     def _cleaned(self, event: MemoryEvent) -> Steps[MemoryEvent]:
         """`event` as it may be kept, but for its messages: most are as they came, and then it is the same one."""
+        if self._cleaner.takes(event):
+            return event
         texts: dict[str, Any] = {name: _plain(getattr(event, name)) for name in _TEXTS}
         cleaner = self._cleaner
         texts["answer"] = yield from cleaner.text(event.answer)
@@ -360,9 +361,9 @@ def _probe(connection: sqlite3.Connection) -> None:
 
 
 def _plain(text: str | None) -> str | None:
-    if text is None or (len(text) <= _MOST_TEXT and text.isascii()):
+    if text is None or (len(text) <= LONGEST_NAME and text.isascii()):
         return text
-    return text[:_MOST_TEXT].encode(errors="replace").decode()
+    return text[:LONGEST_NAME].encode(errors="replace").decode()
 
 
 async def _at_ease(steps: Steps[T]) -> T:

@@ -9,9 +9,15 @@ from .patterns import CARD, MAIL_DOMAIN, MAIL_NAME, SECRETS, Secret, is_card
 
 SLICE = 16 * 1024  # Characters: `re` and `str.find` hold the interpreter, and with it every stream.
 SHORT = 4096  # Characters of a text whose words are worth a look before the patterns.
-SHORTEST_SECRET = 14  # "Authorization:", in front of what may be shorter; `?key=` behind the shortest of hosts.
+# What secrets have that need no long word. All others have one of this length, as the shortest token behind `Bearer`.
+SIGNS = ("=", "://", "-----BEGIN ", "uthorization", "UTHORIZATION")
+SHORTEST_SECRET = 16
+FEWEST_DIGITS = 14  # Of a card.
 LONGEST_MAIL_NAME = 64  # RFC 5321 §4.5.3.1.1
 LONGEST_CARD = 24  # Digits and what stands between their groups.
+_LETTERS = bytes(ord(" " if chr(code).isspace() else "x") for code in range(256))
+_LONG_WORD = b"x" * SHORTEST_SECRET
+_NO_DIGITS = bytes(code for code in range(256) if not 48 <= code < 58)
 
 R = TypeVar("R")
 Steps = Generator[None, None, R]
@@ -37,6 +43,7 @@ class Redactor:
     def __init__(self, *, mail: bool = False, slice_length: int = SLICE) -> None:
         """`mail`: e-mail addresses too."""
         self._mail = mail
+        self._signs = (*SIGNS, "@") if mail else SIGNS
         self._slice = slice_length
 
     def redact(self, text: str) -> str:
@@ -53,7 +60,12 @@ class Redactor:
 
     def is_harmless(self, text: str) -> bool:
         """Whether `text` is short and a glance is enough to see that no secret is in it, as with most that is said."""
-        return len(text) <= SHORT and self._is_prose(text) and CARD.search(text) is None
+        if len(text) > SHORT:
+            return False
+        for sign in self._signs:
+            if sign in text:
+                return False
+        return _is_prose(text)
 
     def _found(self, text: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
         """Every secret whose anchor begins in this slice; it may reach beyond."""
@@ -64,11 +76,11 @@ class Redactor:
         if self._mail:
             yield from _addresses(text, begin, end)
 
-    def _is_prose(self, text: str) -> bool:
-        """Whether nothing but a card number can be in it, for there is no word as long as the shortest secret."""
-        if "://" in text or "-----BEGIN " in text or (self._mail and "@" in text):
-            return False
-        return max(map(len, text.split()), default=0) < SHORTEST_SECRET
+
+def _is_prose(text: str) -> bool:
+    """Whether no word is as long as the shortest secret, and there are too few digits for a card."""
+    raw = text.encode("ascii", "replace")
+    return _LONG_WORD not in raw.translate(_LETTERS) and len(raw.translate(None, _NO_DIGITS)) < FEWEST_DIGITS
 
 
 def _anchored(text: str, secret: Secret, anchor: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:

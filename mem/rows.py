@@ -19,13 +19,16 @@ _COLUMNS = (
     " state, tokens_in, tokens_out, latency, fields"
 )
 _PLACES = ", ".join("?" * (_COLUMNS.count(",") + 4))
-_INSERT = f"INSERT INTO mem_events (owner, turn, fresh, {_COLUMNS}) VALUES ({_PLACES})"  # noqa: S608 - of fixed words
+_INSERT = f"INSERT INTO mem_events (owner, turn, fresh, {_COLUMNS}) VALUES ({_PLACES}) ON CONFLICT DO NOTHING"  # noqa: S608 - of fixed words
 SELECT = f"SELECT seq, owner, turn, {', '.join(f'e.{name}' for name in _COLUMNS.split(', '))} FROM mem_events e"  # noqa: S608
 
+_OWNER_AND_TURN = (
+    "SELECT owner, (SELECT turn FROM mem_turns t WHERE t.owner = o.owner AND t.hash = ?) FROM mem_owners o"
+    " WHERE o.user = ?"
+)
 _KEPT = (
-    "SELECT owner, EXISTS (SELECT 1 FROM mem_events e WHERE e.owner = o.owner AND e.id = ?)"
-    " OR EXISTS (SELECT 1 FROM mem_events e WHERE e.owner = o.owner AND e.request = ?"
-    " AND e.event IN ('chat', 'completion', 'embedding')) FROM mem_owners o WHERE o.user = ?"
+    "SELECT EXISTS (SELECT 1 FROM mem_events WHERE owner = ?1 AND id = ?2) OR EXISTS (SELECT 1 FROM mem_events"
+    " WHERE owner = ?1 AND request = ?3 AND (event = 'chat' OR event = 'completion' OR event = 'embedding'))"
 )
 
 LONG_COLUMNS = (14, 15, 16, 17, 22)  # Of a row of `SELECT`: what a caller or an engine may make as long as it likes.
@@ -47,11 +50,11 @@ def owner_of(connection: sqlite3.Connection, user: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _owner_and_kept(connection: sqlite3.Connection, event: MemoryEvent) -> tuple[int, bool] | None:
-    """The number of the event's user, and whether there is this event, or another of its request."""
+def _is_kept(connection: sqlite3.Connection, owner: int, event: MemoryEvent) -> bool:
+    """Whether there is this event, or another of its request."""
     request = event.request_id if event.event in EXCHANGES else None
-    found: tuple[int, bool] | None = connection.execute(_KEPT, (key_of(event.id), request, event.user)).fetchone()
-    return found
+    (kept,) = connection.execute(_KEPT, (owner, key_of(event.id), request)).fetchone()
+    return bool(kept)
 
 
 def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Turn], cleaner: Cleaner) -> bool:
@@ -60,27 +63,31 @@ def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Tur
     Args:
         cleaner: For a message that was believed to be kept, and was removed meanwhile.
     """
-    found = _owner_and_kept(connection, event)
-    if found is None:
-        owner = connection.execute("INSERT INTO mem_owners (user) VALUES (?)", (event.user,)).lastrowid
-        assert owner is not None
-    else:
-        owner, kept = found
-        if kept:
-            return False
+    last = turns[-1].chain if turns else None
+    found = connection.execute(_OWNER_AND_TURN, (last, event.user)).fetchone()
+    owner, turn = _new_owner(connection, event.user) if found is None else found
     fresh: list[int] = []
-    turn = _keep_turns(connection, owner, turns, cleaner, fresh)
-    connection.execute(_INSERT, (owner, turn, compact(fresh), *_values(event)))
-    return True
+    if turns and turn is None:
+        if _is_kept(connection, owner, event):
+            return False
+        turn = _keep_turns(connection, owner, turns, cleaner, fresh)
+    values = (owner, turn, compact(fresh), *_values(event))
+    return connection.execute(_INSERT, values).rowcount > 0  # There are unique indexes for what is kept once.
+
+
+def _new_owner(connection: sqlite3.Connection, user: str) -> tuple[int, None]:
+    owner = connection.execute("INSERT INTO mem_owners (user) VALUES (?)", (user,)).lastrowid
+    assert owner is not None
+    return owner, None
 
 
 def _keep_turns(
     connection: sqlite3.Connection, owner: int, turns: Sequence[Turn], cleaner: Cleaner, fresh: list[int]
 ) -> int | None:
-    """The number of the last turn. The search begins there: of a chat that goes on, all but the end is known."""
-    new: list[Turn] = []
+    """The number of the last turn, which is new. The search begins there: of a chat, all but the end is known."""
+    new = [turns[-1]]
     last: int | None = None
-    for turn in reversed(turns):
+    for turn in reversed(turns[:-1]):
         row = connection.execute(
             "SELECT turn FROM mem_turns WHERE owner = ? AND hash = ?", (owner, turn.chain)
         ).fetchone()

@@ -187,6 +187,15 @@ _MEMORY_FILTERS: Step = (
     "CREATE INDEX mem_events_by_event ON mem_events (owner, event, id) WHERE event <> 'chat'",
 )
 
+_MEMORY_REQUESTS: Step = (
+    # `IN` has SQLite make a table of its list for every event that is put in.
+    "DROP INDEX mem_events_by_request",
+    """
+    CREATE UNIQUE INDEX mem_events_by_request ON mem_events (owner, request)
+    WHERE request IS NOT NULL AND (event = 'chat' OR event = 'completion' OR event = 'embedding')
+    """,
+)
+
 # Step N brings a file of version N to version N + 1. A step that was released is never changed: add another one.
 MIGRATIONS: tuple[Step, ...] = (
     (
@@ -206,6 +215,7 @@ MIGRATIONS: tuple[Step, ...] = (
     _MEMORY,
     _A2A_IDS,
     _MEMORY_FILTERS,
+    _MEMORY_REQUESTS,
 )
 
 
