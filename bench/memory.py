@@ -9,11 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from mem import Memory, MemoryEvent, MemoryReader, MemorySettings
+from mem import Memory, MemoryEvent, MemoryReader, MemorySettings, MemoryUnavailable
 from mem.postgres import PostgresMemory
 from store import Journal
 
@@ -28,6 +28,7 @@ from .processes import machine_cpu_seconds
 from .questions import Inquiry, Question, Taken, cpu_of_all, table, time_all
 from .talk import Talk
 
+MOST_SECONDS_TO_OPEN = 600
 FILLED = "filled.json"  # In a store's folder, once all is in it.
 
 
@@ -149,6 +150,11 @@ class _Load:
 @asynccontextmanager
 async def _postgres(url: str) -> AsyncIterator[MemoryReader]:
     async with PostgresMemory(MemorySettings(database_url=url)) as memory:
+        ends = time.monotonic() + MOST_SECONDS_TO_OPEN
+        while time.monotonic() < ends:  # It may be of an older version, and is brought to this one first.
+            with suppress(MemoryUnavailable):
+                await memory.count("")
+                break
         yield memory
 
 

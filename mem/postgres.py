@@ -28,6 +28,7 @@ from sqlalchemy import (
     exists,
     func,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,12 +39,16 @@ from store import Database, DatabaseError, Schema
 from .cleaning import compact
 from .document import document_of, event_of_document, words_of
 from .interface import EventQuery, MemoryBackend, MemoryEvent, MemoryRecord, MemoryUnavailable, Owner, Removal, Session
+from .reader import floor_of
+from .rows import id_of
 from .settings import MemorySettings
 from .words import phrases_in
 
 SECONDS = 5.0  # What one call may take.
-CANDIDATES = 1000  # The newest that are ranked.
+CANDIDATES = 200  # The newest that are ranked.
+MOST_PHRASED = 5000  # The newest with all words of a phrase that are looked at for it.
 AT_ONCE = 2000  # Rows that one statement removes.
+CLOCK_SECONDS = 1.0  # That an event's id and its time may be apart.
 MOST_PAGE = 16 * 1024 * 1024  # Characters of a page; what is beyond comes with the next.
 
 _TABLES = MetaData()
@@ -61,8 +66,13 @@ _EVENTS = Table(
     Column("document", Text, nullable=False),
     Column("words", TSVECTOR, nullable=False),
     Index("mem_events_by_owner", "owner", "id"),
-    Index("mem_events_by_session", "owner", "session", "id"),
+    # With the time, so that sessions are listed without a look at their events.
+    Index("mem_events_by_session", "owner", "session", "id", postgresql_include=["at"]),
     Index("mem_events_by_task", "owner", "task", "id"),
+    # For pages of what a user has little of among very much: without them, all of that is looked at.
+    Index("mem_events_by_run", "owner", "run", "id", postgresql_where=text("run IS NOT NULL")),
+    Index("mem_events_by_model", "owner", "model", "id", postgresql_where=text("model IS NOT NULL")),
+    Index("mem_events_by_event", "owner", "event", "id", postgresql_where=text("event <> 'chat'")),
     Index("mem_events_by_words", "words", postgresql_using="gin"),
 )
 # Machines that were away bring what they have of a user when he is forgotten already.
@@ -71,6 +81,13 @@ _FORGOTTEN = Table(
     _TABLES,
     Column("owner", Text(collation="C"), primary_key=True),
     Column("until", String(36, collation="C"), nullable=False),
+)
+_STEPS = (
+    "DROP INDEX mem_events_by_session",
+    "CREATE INDEX mem_events_by_session ON mem_events (owner, session, id) INCLUDE (at)",
+    "CREATE INDEX mem_events_by_run ON mem_events (owner, run, id) WHERE run IS NOT NULL",
+    "CREATE INDEX mem_events_by_model ON mem_events (owner, model, id) WHERE model IS NOT NULL",
+    "CREATE INDEX mem_events_by_event ON mem_events (owner, event, id) WHERE event <> 'chat'",
 )
 _FILTERS = ("session", "task", "run", "event", "model")
 
@@ -99,8 +116,9 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
         assert settings.database_url is not None
         if find_spec("asyncpg") is None:
             raise ImportError("asyncpg is not installed: pip install 'attach-dev[postgres]'")
-        schema = Schema("memory", _TABLES)
+        schema = Schema("memory", _TABLES, _STEPS)
         self._database = Database(Path(), schemas=[schema], url=settings.database_url)
+        self._opening: asyncio.Task[None] | None = None
 
     @property
     def reader(self) -> MemoryRecord:
@@ -113,6 +131,9 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         await self._database.__aexit__(kind, value, trace)
 
     # Keeping
@@ -159,8 +180,12 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
                 statement = statement.where(_EVENTS.c[name] == _plain(value))
         if query.before is not None:
             statement = statement.where(_EVENTS.c.id < query.before)
+        if query.event not in (None, "chat"):
+            statement = statement.where(text("event <> 'chat'"))  # As the index of these events says it.
         if query.since is not None:
-            statement = statement.where(_EVENTS.c.at >= query.since)
+            # By time alone, all that is older would be looked at where little is new.
+            floor = id_of(floor_of(query.since - CLOCK_SECONDS))
+            statement = statement.where(_EVENTS.c.at >= query.since, _EVENTS.c.id >= floor)
         order = _EVENTS.c.id.desc()
         if query.after is not None:
             statement, order = statement.where(_EVENTS.c.id > query.after), _EVENTS.c.id.asc()
@@ -177,19 +202,15 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
         asked: ColumnElement[Any] = func.phraseto_tsquery("simple", " ".join(phrases[0]))
         for phrase in phrases[1:]:
             asked = asked.op("&&")(func.phraseto_tsquery("simple", " ".join(phrase)))
-        marked = asked.op("&&")(func.phraseto_tsquery("simple", _mark(owner.user)))
-        newest = (
-            select(_EVENTS.c.id, _EVENTS.c.document, func.ts_rank(_EVENTS.c.words, asked).label("points"))
-            .where(_EVENTS.c.owner == _plain(owner.user), _EVENTS.c.words.op("@@")(marked))
-            .order_by(_EVENTS.c.id.desc())
-            .limit(CANDIDATES)
+        single = all(len(phrase) == 1 for phrase in phrases)
+        found = _with_all(
+            [word for phrase in phrases for word in phrase], owner, CANDIDATES if single else MOST_PHRASED
         )
-        if owner.task is not None:
-            newest = newest.where(_EVENTS.c.task == _plain(owner.task))
-        best = newest.subquery()
-        return await self._documents(
-            select(best.c.document).order_by(best.c.points.desc(), best.c.id.desc()).limit(limit)
-        )
+        if not single:  # The index knows of each word where it is, and not what is beside it.
+            found = _phrased(found, asked)
+        best = found.subquery()  # Points are given to these alone: it takes reading all their words.
+        points = func.ts_rank(best.c.words, asked)
+        return await self._documents(select(best.c.document).order_by(points.desc(), best.c.id.desc()).limit(limit))
 
     async def count(self, user: str) -> int:
         async with self._reading() as connection:
@@ -225,18 +246,32 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
         try:
-            async with asyncio.timeout(SECONDS), self._database.write() as connection:
-                yield connection
+            async with asyncio.timeout(SECONDS):
+                await self._opened()
+                async with self._database.write() as connection:
+                    yield connection
         except (DatabaseError, TimeoutError) as error:
             raise MemoryUnavailable from error
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
         try:
-            async with asyncio.timeout(SECONDS), self._database.read() as connection:
-                yield connection
+            async with asyncio.timeout(SECONDS):
+                await self._opened()
+                async with self._database.read() as connection:
+                    yield connection
         except (DatabaseError, TimeoutError) as error:
             raise MemoryUnavailable from error
+
+    async def _opened(self) -> None:
+        """An index that is missing takes longer to make than one call has: it is made behind the calls that fail."""
+        if self._opening is None or (self._opening.done() and not _went_well(self._opening)):
+            self._opening = asyncio.create_task(self._database.open(), name="memory-database")
+        await asyncio.shield(self._opening)
+
+
+def _went_well(task: asyncio.Task[None]) -> bool:
+    return not task.cancelled() and task.exception() is None
 
 
 def _whose(owner: Owner) -> list[ColumnElement[bool]]:
@@ -246,6 +281,25 @@ def _whose(owner: Owner) -> list[ColumnElement[bool]]:
 
 def _of(owner: Owner) -> Select[Any]:
     return select(_EVENTS.c.document).where(*_whose(owner))
+
+
+def _with_all(words: Sequence[str], owner: Owner, most: int) -> Select[Any]:
+    """The newest of the owner's that have all of `words`."""
+    marked = func.plainto_tsquery("simple", " ".join([*words, _mark(owner.user)]))
+    found = (
+        select(_EVENTS.c.id, _EVENTS.c.document, _EVENTS.c.words)
+        # Not by the index of owners: the marks in that of words say the same, and better.
+        .where((_EVENTS.c.owner == _plain(owner.user)).is_(True), _EVENTS.c.words.op("@@")(marked))
+        .order_by(_EVENTS.c.id.desc())
+        .limit(most)
+    )
+    return found if owner.task is None else found.where(_EVENTS.c.task == _plain(owner.task))
+
+
+def _phrased(found: Select[Any], asked: ColumnElement[Any]) -> Select[Any]:
+    """The newest of `found` that are as asked for."""
+    one = found.subquery()
+    return select(one).where(one.c.words.op("@@")(asked)).order_by(one.c.id.desc()).limit(CANDIDATES)
 
 
 def row_of(event: MemoryEvent) -> dict[str, Any]:

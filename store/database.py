@@ -93,6 +93,14 @@ class Database:
         self._writer = self._reader = None
         await self._stack.aclose()
 
+    async def open(self) -> None:
+        """Have the tables as they are to be. Whoever does not call this has it done by his first transaction.
+
+        Bringing a large database to a new version takes as long as that takes. Raises `DatabaseError`.
+        """
+        with database_errors():
+            await self._opened()
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """One transaction that is committed when the block ends well. Raises `DatabaseError`."""

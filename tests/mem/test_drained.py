@@ -6,12 +6,18 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from mem import EventQuery, Memory, MemorySettings, Owner
 from mem.postgres import PostgresMemory
 from store import Journal
 from tests.mem.backends import event, somebody
+from tests.postgres import serve_postgres
+from tests.requirements import require
 
 
 @asynccontextmanager
@@ -125,3 +131,38 @@ async def test_what_is_too_old_leaves_the_record_too(tmp_path: Path, database_ur
                 return
             await asyncio.sleep(0.05)
     raise AssertionError("What is too old is still there")
+
+
+async def test_words_in_quotation_marks_are_found_side_by_side_in_the_record(tmp_path: Path, database_url: str) -> None:
+    user = somebody()
+    async with open_memory(tmp_path, database_url) as memory:
+        said = ("sea grass and more", "grass of the sea", "a sea grass meadow", "sea, and grass")
+        await memory.add(*(event(user, words, messages=()) for words in said), event(somebody(), "sea grass"))
+        await drained(tmp_path)
+        for asked in ('"sea grass"', 'more "sea grass"', "sea grass"):
+            found = {one.answer for one in await memory.search(Owner(user=user), asked, limit=10)}
+            all_of = asked.replace('"', "").split()
+            expected = {words for words in said if all(word in words for word in all_of)}
+            assert found == {words for words in expected if '"' not in asked or "sea grass" in words}
+
+
+async def test_a_database_of_the_version_before_is_brought_to_this_one() -> None:
+    require("asyncpg", find_spec("asyncpg") is not None, "asyncpg is not installed: script/setup dev,postgres")
+    listed = text("SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'mem%' ORDER BY indexname")
+    async with serve_postgres() as url:
+        settings = MemorySettings(database_url=url)
+        user = somebody()
+        async with PostgresMemory(settings) as memory:
+            await memory.deliver([event(user, "kept")])
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            made = (await connection.execute(listed)).all()
+            for name in ("run", "model", "event", "session"):
+                await connection.execute(text(f"DROP INDEX mem_events_by_{name}"))
+            await connection.execute(text("CREATE INDEX mem_events_by_session ON mem_events (owner, session, id)"))
+            await connection.execute(text("UPDATE attach_schema SET version = 1 WHERE part = 'memory'"))
+        async with PostgresMemory(settings) as memory:
+            assert [one.answer for one in await memory.search(Owner(user=user), "kept", limit=1)] == ["kept"]
+        async with engine.connect() as connection:
+            assert (await connection.execute(listed)).all() == made
+        await engine.dispose()
