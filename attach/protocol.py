@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 DISCONNECT = "attach.disconnect"
 WRITE = "attach.write"
+CONNECTION = "attach.connection"
 
 _OFFER = frozenset({b"http2-settings", b"upgrade"})
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
@@ -47,6 +48,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._crowded = False  # There are more fields than that.
         self._declined = False
         self._deaf = False
+        self._noted: dict[object, object] = {}  # by layers of the app, each under itself: it ends with the connection
         self._at_disconnect: tuple[GatewayCycle, Callable[[], None]] | None = None
         self._idle = Alarm(self.loop, self.timeout_keep_alive_handler)
         self._owing_since: float | None = None  # since when the client has been expected to finish something
@@ -132,6 +134,7 @@ class GatewayProtocol(HttpToolsProtocol):
         )
         extensions[DISCONNECT] = partial(self._call_at_disconnect, cycle)
         extensions[WRITE] = cycle.write
+        extensions[CONNECTION] = self._noted
         if before is None or before.response_complete:
             self._start(cycle)
         else:

@@ -1,6 +1,6 @@
 """Who is calling: bearer tokens in, verified identities out."""
 
-from .credentials import credential
+from .credentials import credential, lone_authorization
 from .delegation import AgentScope, Delegation
 from .did import Method, resolve
 from .did_jwt import DIDVerifier
@@ -67,6 +67,7 @@ __all__ = [
     "credential",
     "issuer_of_pem",
     "load_or_create",
+    "lone_authorization",
     "resolve",
     "verify_jwt",
     "wallet_extra_installed",

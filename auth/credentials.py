@@ -46,6 +46,17 @@ def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return token
 
 
+def lone_authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The `Authorization` field where it is the only one that could hold a credential; None where it is not."""
+    authorization = None
+    for name, value in headers:
+        if name == b"x-api-key" or (name == b"authorization" and authorization is not None):
+            return None
+        if name == b"authorization":
+            authorization = value
+    return authorization
+
+
 def _authorization_token(field: bytes) -> str:
     if len(field) > MAX_FIELD_BYTES:
         raise InvalidRequest("too_large")

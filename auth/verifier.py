@@ -133,20 +133,16 @@ class RememberingVerifier(TokenVerifier):
         return self._picker.authorization_servers()
 
     async def verify(self, token: str) -> Identity:
-        identity = self.recall(token)
+        digest = self.digest(token)
+        identity = self.recall(digest)
         if identity is not None:
             return identity
         proof = await self._picker.prove(token)
-        self._remember(self._digest(token), proof)
+        self._remember(digest, proof)
         return proof.identity
 
-    def recall(self, token: str) -> Identity | None:
-        """Whom `token` proves, if it was verified before and that still holds; None: ask `verify`.
-
-        Raises:
-            InvalidToken: It is too large, or has characters that no token has.
-        """
-        digest = self._digest(token)
+    def recall(self, digest: bytes) -> Identity | None:
+        """Whom the token with this `digest` proves, if it was verified before and that still holds; else None."""
         remembered = self._remembered.get(digest)
         if remembered is None:
             return None
@@ -182,7 +178,12 @@ class RememberingVerifier(TokenVerifier):
         if len(self._remembered) > self._capacity:
             self._remembered.popitem(last=False)
 
-    def _digest(self, token: str) -> bytes:
+    def digest(self, token: str) -> bytes:
+        """By what a token is known here: says nothing to anybody else, and nothing after this process has ended.
+
+        Raises:
+            InvalidToken: It is too large, or has characters that no token has.
+        """
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken("too_large")
         try:

@@ -4,6 +4,7 @@ from .access_log import AccessLog, AccessLogMiddleware, LogFormat
 from .agents import AgentMiddleware, Belongs, none_belongs
 from .auth import AuthMiddleware
 from .body import UnreadableEncoding
+from .check import Check
 from .cors import CORSMiddleware
 from .errors import ErrorMiddleware, send_refusal
 from .host import ForeignHost, LoopbackHostMiddleware, is_loopback_name
@@ -23,6 +24,7 @@ __all__ = [
     "AuthMiddleware",
     "Belongs",
     "CORSMiddleware",
+    "Check",
     "ErrorMiddleware",
     "ForeignHost",
     "InvalidOption",

@@ -18,6 +18,7 @@ _SWITCH = {b"on": True, b"off": False}
 _FIRST = (b"x", b"X")
 
 Fields = list[tuple[bytes, bytes]]
+Stamp = tuple[tuple[bytes, bytes], ...]
 
 
 class InvalidOption(Exception):
@@ -61,13 +62,18 @@ class SessionMiddleware(Check):
 def _stamp(state: MutableMapping[str, Any], identity: Identity, user_agent: bytes) -> None:
     session = identity.session or session_id(identity.user, user_agent)
     state["session_id"] = session
-    user, value = identity.user.encode("ascii"), session.encode()
-    stamp: Fields = [(b"x-attach-user", user), (b"x-attach-session", value)]
+    stamp = _stamp_of(identity.user, session, identity.task_id)
     if identity.task_id is not None:
         state["task_id"], state["agent"] = identity.task_id, identity.agent
-        stamp.append((b"x-attach-task", identity.task_id.encode("ascii")))
     state["stamp"] = stamp
-    state["answer_fields"] += (*stamp, (b"x-attach-session-id", value))
+    state["answer_fields"] += stamp
+    state["answer_fields"].append((b"x-attach-session-id", stamp[1][1]))
+
+
+@lru_cache(maxsize=4096)
+def _stamp_of(user: str, session: str, task: str | None) -> Stamp:
+    stamp = (b"x-attach-user", user.encode("ascii")), (b"x-attach-session", session.encode())
+    return stamp if task is None else (*stamp, (b"x-attach-task", task.encode("ascii")))
 
 
 def _without_options(headers: Fields) -> tuple[Fields, Fields]:

@@ -4,11 +4,14 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from auth import (
+    AuthError,
     Identity,
     InvalidToken,
     OIDCSettings,
@@ -19,6 +22,7 @@ from auth import (
     TrustedIssuer,
 )
 from auth.jws import SignedToken
+from middleware import AuthMiddleware
 from tests.clock import Clock
 from tests.issuer import AUDIENCE, Issuer, refreshes_done
 
@@ -227,3 +231,68 @@ async def test_a_remembered_token_costs_microseconds(issuer: Issuer, trusted: Co
             await verifier.verify(token)
         best = min(best, (time.perf_counter() - started) / 100)
     assert best < 50e-6
+
+
+class OneConnection:
+    """The auth layer as the requests of one connection meet it."""
+
+    def __init__(self, verifier: RememberingVerifier) -> None:
+        self._layer = AuthMiddleware(self._app, verifier=verifier, public=())
+        self._noted: dict[object, object] = {}
+
+    async def user(self, *fields: tuple[bytes, bytes]) -> str:
+        """Who is said to call, or why nobody is."""
+        extensions = {"attach.connection": self._noted}
+        scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": list(fields), "state": {}}
+        try:
+            await self._layer({**scope, "extensions": extensions}, self._nobody, self._nobody)
+        except AuthError as refusal:
+            assert not scope["state"]
+            return refusal.reason
+        user: str = scope["state"]["identity"].user
+        return user
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async def _nobody(self, *_: object) -> Any:
+        raise AssertionError
+
+
+def bearer(token: str) -> tuple[bytes, bytes]:
+    return b"authorization", f"Bearer {token}".encode()
+
+
+async def test_each_request_of_a_connection_is_its_own_tokens(issuer: Issuer, verifier: RememberingVerifier) -> None:
+    connection = OneConnection(verifier)
+    alice, bob = issuer.token("alice"), issuer.token("bob")
+    changed = alice[:-8] + ("A" if alice[-8] != "A" else "B") + alice[-7:]
+    fields: list[tuple[tuple[tuple[bytes, bytes], ...], str]] = [
+        ((bearer(alice),), "alice"),
+        ((bearer(alice),), "alice"),
+        ((bearer(bob),), "bob"),
+        ((bearer(alice),), "alice"),
+        ((bearer(changed),), "signature"),
+        ((), "missing"),
+        ((bearer(alice), bearer(bob)), "conflict"),
+        ((bearer(alice), (b"x-api-key", bob.encode())), "conflict"),
+        ((bearer(alice), (b"x-api-key", alice.encode())), "alice"),
+        (((b"x-api-key", bob.encode()),), "bob"),
+        ((bearer(alice),), "alice"),
+    ]
+    for one, expected in fields * 2:
+        assert await connection.user(*one) == expected
+
+
+async def test_a_connection_outlives_its_token_and_its_key(
+    issuer: Issuer, trusted: Counting, verifier: RememberingVerifier, clock: Clock
+) -> None:
+    connection = OneConnection(verifier)
+    short, long = issuer.token(exp=clock() + 10), issuer.token("bob", alg="ES256")
+    assert [await connection.user(bearer(short)) for _ in range(3)] == ["alice"] * 3
+    assert trusted.proved == 1
+    clock.advance(100)
+    assert await connection.user(bearer(short)) == "expired"
+    assert [await connection.user(bearer(long)) for _ in range(3)] == ["bob"] * 3
+    issuer.keys = issuer.keys[:1]
+    await refreshed(issuer, verifier)
+    assert await connection.user(bearer(long)) == "unknown_kid"

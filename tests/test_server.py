@@ -1,8 +1,10 @@
 """What a caller may cost before anybody knows who it is, and what HTTP/1.1 asks of a server."""
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,11 +15,14 @@ from typing import cast
 import pytest
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from attach import ServerSettings
+from attach.cycle import GatewayCycle
 from attach.limits import Limits
 from attach.listener import listen
-from attach.server import build_server
+from attach.protocol import GatewayProtocol
+from attach.server import GatewayConfig, build_server
 from tests.issuer import Issuer
 from tests.processes import resident_bytes
 from tests.servers import (
@@ -601,3 +606,32 @@ async def test_a_request_that_ends_late_takes_nothing_from_the_next_one() -> Non
     await asyncio.wait_for(app.client_left.wait(), 5)
     server.should_exit = True
     await serving
+
+
+async def test_the_memory_of_a_request_is_free_as_soon_as_it_ends() -> None:
+    seen: list[weakref.ref[GatewayCycle]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(weakref.ref(scope["extensions"]["attach.write"].__self__))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = GatewayConfig(cast("FastAPI", app), limits=Limits(), lifespan="off", log_config=None)
+    config.load()
+    collecting = gc.isenabled()
+    gc.disable()  # What leads back to itself is there until the next collection.
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            lambda: GatewayProtocol(config=config, server_state=ServerState(), app_state={}), "127.0.0.1", 0
+        )
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for _ in range(3):
+                writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await reader.readuntil(b"\r\n\r\n")
+            assert [cycle() is not None for cycle in seen] == [False, False, True]  # The last is the connection's.
+            writer.close()
+            await writer.wait_closed()
+    finally:
+        if collecting:
+            gc.enable()
