@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol, Self, TextIO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -239,8 +240,16 @@ def _caller_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    milliseconds = int(seconds * 1000)
+    return f"{_to_the_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
+
+
+@lru_cache(maxsize=8)
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def _visible(text: str) -> str:
+    if text.isascii() and text.isprintable() and " " not in text:
+        return text
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode() if match[0] != " " else "%20", text)
