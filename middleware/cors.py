@@ -1,6 +1,6 @@
 """Which web pages may call from a browser (Fetch standard, CORS protocol)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from starlette.middleware.cors import CORSMiddleware as StarletteCORS
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,16 +33,17 @@ class CORSMiddleware(StarletteCORS):
         self._is_open = open_to_all
         self._open = StarletteCORS(app, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(  # type: ignore[override]
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
         if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-        elif not _is_from_a_page(scope["headers"]):
+            return super().__call__(scope, receive, send)
+        if not _is_from_a_page(scope["headers"]):
             scope["state"]["answer_fields"].append(_VARY)
-            await self.app(scope, receive, send)
-        elif self._is_open(scope["path"]):
-            await self._open(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return self.app(scope, receive, send)
+        if self._is_open(scope["path"]):
+            return self._open(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
 
 def _is_from_a_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -157,6 +157,8 @@ class EngineProxy:
 class _Answer:
     """The engine's answer on its way to the client, and how far it got."""
 
+    __slots__ = ("_done", "_finished", "_media_type", "_observer", "_scope", "_send", "_started", "_tail", "_write")
+
     def __init__(self, scope: Scope, send: Send, *, done: Callable[[], None], observer: Observer | None = None) -> None:
         self._scope = scope
         self._send = send

@@ -190,7 +190,7 @@ class Exchange(httpx.AsyncByteStream):
                 connection.write(head, b"")
                 self._begin_upload(body, length)
             while not self.reader.head.status:
-                await self._wait()
+                await self._news()
             if connection.sending and self.reader.head.status >= 300:
                 self.cut_upload()
                 connection.stop_sending()
@@ -268,8 +268,9 @@ class Exchange(httpx.AsyncByteStream):
 
     def wake(self) -> None:
         """Let whoever waits look again."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def fail(self, error: Exception) -> None:
         """The connection is closed; `read` raises `error` after what has arrived."""
@@ -278,19 +279,22 @@ class Exchange(httpx.AsyncByteStream):
         self.cut_upload()
         self.wake()
 
-    async def _wait(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """What `wake` ends, to be waited for. Who gives up waiting aborts."""
         if self._failure is not None:
             raise self._failure
         connection = self._connection
         self.waiter = waiter = connection.loop.create_future()
         connection.silence.set(self.timeouts.read)
+        return waiter
+
+    async def _wait(self) -> None:
+        waiter = self._news()
         try:
             await waiter
         except BaseException:
             self.abort()
             raise
-        finally:
-            self.waiter = None
 
 
 def chunked(body: bytes) -> bytes:
