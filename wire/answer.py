@@ -42,7 +42,7 @@ def read_answer(path: str, body: bytes, *, content_type: str = "", truncated: bo
         truncated: Whether `body` is a head and a tail with something left out between them.
     """
     answer = Assembly()
-    if is_event_stream(body):
+    if not body.startswith(b"{") and is_event_stream(body):
         _read_events(answer, path, body)
     else:
         _read_text(answer, path, body.decode("utf-8", "replace"), content_type, truncated=truncated)

@@ -18,6 +18,21 @@ class _Call:
 class Assembly:
     """What has been read of an answer so far. Text is kept by place, since choices come interleaved."""
 
+    __slots__ = (
+        "_calls",
+        "_reasoning",
+        "_texts",
+        "_told",
+        "choices",
+        "complete",
+        "error",
+        "finish_reason",
+        "input_tokens",
+        "model",
+        "output_tokens",
+        "told_by",
+    )
+
     def __init__(self) -> None:
         self.model: str | None = None
         self.finish_reason: str | None = None
@@ -80,11 +95,13 @@ class Assembly:
         each_by_itself = 1 < len(self.choices) == len(self._told)
         return AnswerReading(
             model=_mended(self.model),
-            text=mended("\n".join("".join(self._texts[choice]) for choice in sorted(self._texts))),
-            reasoning=mended("".join(self._reasoning)),
+            text=mended(self._text()),
+            reasoning=mended("".join(self._reasoning)) if self._reasoning else "",
             tool_calls=tuple(
-                ToolCall(id=_mended(call.id), name=mended(call.name), arguments=mended("".join(call.arguments)))
-                for call in calls
+                [
+                    ToolCall(id=_mended(call.id), name=mended(call.name), arguments=mended("".join(call.arguments)))
+                    for call in calls
+                ]
             ),
             finish_reason=_mended(self.finish_reason),
             input_tokens=self.input_tokens,
@@ -92,6 +109,12 @@ class Assembly:
             error=_mended(self.error),
             complete=self.complete,
         )
+
+    def _text(self) -> str:
+        if len(self._texts) == 1:
+            (said,) = self._texts.values()
+            return "".join(said)
+        return "\n".join(["".join(self._texts[choice]) for choice in sorted(self._texts)])
 
 
 def place(index: Any) -> int:

@@ -45,11 +45,14 @@ def _read_choice(answer: Assembly, choice: dict[str, Any]) -> None:
     index = choice.get("index")
     answer.choices.add(place(index))
     turn = object_of(choice.get("delta")) or object_of(choice.get("message"))
-    answer.say(choice.get("text"), choice=index)
-    answer.say(text_of(turn.get("content")), choice=index)
-    answer.say(turn.get("refusal"), choice=index)
-    # Engines that know both names send the same under both.
-    answer.think(string_of(turn, "reasoning_content", "reasoning"))
+    if "text" in choice:
+        answer.say(choice["text"], choice=index)
+    if content := turn.get("content"):
+        answer.say(text_of(content), choice=index)
+    if "refusal" in turn:
+        answer.say(turn["refusal"], choice=index)
+    if "reasoning_content" in turn or "reasoning" in turn:  # Engines that know both send the same under both.
+        answer.think(string_of(turn, "reasoning_content", "reasoning"))
     for call in objects_of(turn.get("tool_calls")):
         function = object_of(call.get("function"))
         parts = {"id": call.get("id"), "name": function.get("name"), "arguments": function.get("arguments")}
@@ -57,9 +60,11 @@ def _read_choice(answer: Assembly, choice: dict[str, Any]) -> None:
             answer.add_fragment(call.get("index"), choice=index, **parts)
         else:
             answer.add_call(choice=index, **parts)
-    if function := object_of(turn.get("function_call")):  # what tool calls were called before
+    if "function_call" in turn and (function := object_of(turn["function_call"])):  # what they were called before
         answer.add_fragment(0, choice=index, name=function.get("name"), arguments=function.get("arguments"))
-    answer.finish_reason = string_of(choice, "finish_reason") or answer.finish_reason
+    reason = choice.get("finish_reason")
+    if reason and isinstance(reason, str):
+        answer.finish_reason = reason
 
 
 def _count(answer: Assembly, event: dict[str, Any]) -> None:
@@ -68,6 +73,8 @@ def _count(answer: Assembly, event: dict[str, Any]) -> None:
     llama.cpp tells its `timings` in a choice's last chunk, asked or not; what it took from its cache was prompt too.
     """
     usage, timings = object_of(event.get("usage")), object_of(event.get("timings"))
+    if not usage and not timings:
+        return
     if event.get("choices") and count_of(usage, "prompt_tokens") == 0:
         return  # Ollama's shim says so with every chunk of a completion but the last.
     if usage:

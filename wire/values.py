@@ -14,9 +14,11 @@ def count_of(members: Mapping[str, Any], *names: str) -> int | None:
     """The first of these members that can be a number of tokens: whole, not negative, not absurd, no boolean."""
     for name in names:
         value = members.get(name)
+        if value is None:
+            continue
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:
+        if type(value) is int and 0 <= value <= _MOST_TOKENS:
             return value
     return None
 
@@ -47,6 +49,8 @@ def compact(value: Any) -> str:
 def error_of(members: Mapping[str, Any]) -> str | None:
     """What an error says: the dialects put it into `error`, as a sentence or in an object's `message`."""
     error = members.get("error")
+    if error is None and "message" not in members:
+        return None
     if isinstance(error, dict):
         return string_of(error, "message", "detail", "code", "type") or "error"
     if error and isinstance(error, str):
