@@ -203,11 +203,10 @@ class PostgresMemory(MemoryBackend, MemoryRecord):
         for phrase in phrases[1:]:
             asked = asked.op("&&")(func.phraseto_tsquery("simple", " ".join(phrase)))
         single = all(len(phrase) == 1 for phrase in phrases)
-        found = _with_all(
-            [word for phrase in phrases for word in phrase], owner, CANDIDATES if single else MOST_PHRASED
-        )
+        most = max(CANDIDATES, limit)
+        found = _with_all([word for phrase in phrases for word in phrase], owner, most if single else MOST_PHRASED)
         if not single:  # The index knows of each word where it is, and not what is beside it.
-            found = _phrased(found, asked)
+            found = _phrased(found, asked, most)
         best = found.subquery()  # Points are given to these alone: it takes reading all their words.
         points = func.ts_rank(best.c.words, asked)
         return await self._documents(select(best.c.document).order_by(points.desc(), best.c.id.desc()).limit(limit))
@@ -296,10 +295,10 @@ def _with_all(words: Sequence[str], owner: Owner, most: int) -> Select[Any]:
     return found if owner.task is None else found.where(_EVENTS.c.task == _plain(owner.task))
 
 
-def _phrased(found: Select[Any], asked: ColumnElement[Any]) -> Select[Any]:
+def _phrased(found: Select[Any], asked: ColumnElement[Any], most: int) -> Select[Any]:
     """The newest of `found` that are as asked for."""
     one = found.subquery()
-    return select(one).where(one.c.words.op("@@")(asked)).order_by(one.c.id.desc()).limit(CANDIDATES)
+    return select(one).where(one.c.words.op("@@")(asked)).order_by(one.c.id.desc()).limit(most)
 
 
 def row_of(event: MemoryEvent) -> dict[str, Any]:

@@ -138,7 +138,8 @@ def _found(owner: Owner, phrases: Sequence[Phrase], limit: int, connection: sqli
         return []
     asked = " AND ".join([f'owner : "{number}"', *(f'words : "{" ".join(phrase)}"' for phrase in phrases)])
     found = connection.execute(
-        "SELECT rowid FROM mem_words WHERE mem_words MATCH ? ORDER BY rowid DESC LIMIT ?", (asked, CANDIDATES)
+        "SELECT rowid FROM mem_words WHERE mem_words MATCH ? ORDER BY rowid DESC LIMIT ?",
+        (asked, max(CANDIDATES, limit)),
     ).fetchall()
     best = sorted(_scored(connection, [seq for (seq,) in found], phrases), reverse=True)[:limit]
     select = f"{SELECT} WHERE seq = ? AND owner = ?"

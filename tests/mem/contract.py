@@ -124,6 +124,10 @@ class SearchContract:
         await bed.keep([an_event(f"grass {number}") for number in range(5)])
         assert len(await bed.search(Owner(user=ALICE), "grass", limit=3)) == 3
 
+    async def test_as_many_are_found_as_asked_for(self, bed: MemoryBed) -> None:
+        await bed.keep([an_event(f"grass {number}") for number in range(70)])
+        assert len(await bed.search(Owner(user=ALICE), "grass", limit=60)) == 60
+
     async def test_what_is_kept_twice_is_there_once(self, bed: MemoryBed) -> None:
         event = an_event("grass", request_id="r1")
         await bed.keep([event])
