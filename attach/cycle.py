@@ -128,8 +128,7 @@ class GatewayCycle(RequestResponseCycle):
                 self.chunked_encoding = True
                 fields.append((b"transfer-encoding", b"chunked"))
         lines = b"\r\n".join(map(b": ".join, fields))
-        between = len(fields) - 1 if fields else 0
-        if lines.count(b"\n") != between or lines.count(b"\r") != between or b"\0" in lines:
+        if len(lines) - len(lines.translate(None, b"\r\n\0")) != 2 * max(len(fields) - 1, 0):
             raise RuntimeError("A header field holds a line end or a NUL")
         head = STATUS_LINE[status] + lines + (b"\r\n\r\n" if fields else b"\r\n")
         self.response_started = True
