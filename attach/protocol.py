@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 DISCONNECT = "attach.disconnect"
 WRITE = "attach.write"
-CONNECTION = "attach.connection"
+CONNECTION = "attach.connection"  # A dict for what layers want to find again at the connection's next request.
 
 _OFFER = frozenset({b"http2-settings", b"upgrade"})
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}

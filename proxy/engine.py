@@ -212,7 +212,10 @@ class _Answer:
 
         def hand_on_observed(piece: bytes) -> bool:
             piece = observer.piece(piece, False)
-            return (hand_on(piece) if piece else True) and not observer.holds
+            if piece:
+                self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
+                return write(piece) and not observer.holds
+            return not observer.holds
 
         await exchange.pour(hand_on_observed)
         if observer.holds:

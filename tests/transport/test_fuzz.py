@@ -6,7 +6,7 @@ from itertools import pairwise
 import h11
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.framing import FieldNames
@@ -73,6 +73,28 @@ def test_a_response_means_the_same_wherever_it_is_cut(response: bytes, cuts: lis
     whole = outcome([response] if response else [], head_only=head_only)
     assert outcome(cut(response, cuts), head_only=head_only) == whole
     assert outcome([response[i : i + 1] for i in range(len(response))], head_only=head_only) == whole
+
+
+CHUNKS = st.lists(
+    st.sampled_from([b"5\r\nhello\r\n", b"0A\r\n0123456789\r\n", b"4\r\n\r\n\r\n\r\n", b"3;x=y\r\nabc\r\n"])
+    | st.sampled_from([b"5\r\nhel\r\n", b"3\r\nhello\r\n", b"+5\r\nhello\r\n", b"0x5\r\nhello\r\n", b" 5\r\nhello\r\n"])
+    | st.sampled_from(
+        [b"5 \r\nhello\r\n", b"5\nhello\r\n", b"5\r\nhello", b"\r\n", b"5\r\n", b"hello\r\n", b"0\r\n\r\n"]
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(chunks=CHUNKS, cuts=CUTS)
+@example(chunks=[b"5\r\nhelloXY"], cuts=[])
+@example(chunks=[b"A\r\n", b"5\r\nhello\r\n", b"\r\n"], cuts=[])
+@example(chunks=[b"A\r", b"\n", b"5\r\nhello\r\n", b"\r", b"\n", b"5\r\nhello\r\n"], cuts=[])
+def test_a_chunk_that_comes_alone_means_what_it_means_among_others(chunks: list[bytes], cuts: list[int]) -> None:
+    head, body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"".join(chunks) + b"0\r\n\r\n"
+    borders = [sum(map(len, chunks[:count])) for count in range(1, len(chunks) + 1)]
+    alone = outcome([head, *cut(body, borders)])
+    assert alone == outcome([head + body]) == outcome([head, *cut(body, borders + cuts)])
 
 
 @settings(max_examples=1500, deadline=None)
