@@ -126,10 +126,11 @@ class Memory(Remembering):
         if turns is None or cleaned is None:
             return None
         unseen = self._not_seen(event.user, turns)
-        if sum(turn.size for turn in unseen) > SMALL:
-            return None
-        at_once(write_bodies(unseen, self._cleaner))
-        self._seen.add(event.user, [turn.content for turn in turns])
+        if unseen:
+            if sum([turn.size for turn in unseen]) > SMALL:
+                return None
+            at_once(write_bodies(unseen, self._cleaner))
+            self._seen.add(event.user, [turn.content for turn in unseen])
         return partial(self._keep, cleaned, turns)
 
     async def add(self, *events: MemoryEvent) -> None:
@@ -154,7 +155,9 @@ class Memory(Remembering):
         return [turn for turn in unseen if turn.content not in kept]
 
     def _not_seen(self, user: str, turns: Sequence[Turn]) -> list[Turn]:
-        return list({turn.content: turn for turn in turns if (user, turn.content) not in self._seen}.values())
+        seen = self._seen
+        unseen = [turn for turn in turns if (user, turn.content) not in seen]
+        return unseen if len(unseen) < 2 else list({turn.content: turn for turn in unseen}.values())
 
     def _cleaned(self, event: MemoryEvent) -> Steps[MemoryEvent]:
         """`event` as it may be kept, but for its messages: most are as they came, and then it is the same one."""

@@ -12,6 +12,7 @@ SHORT = 4096  # Characters of a text whose words are worth a look before the pat
 # What secrets have that need no long word. All others have one of this length, as the shortest token behind `Bearer`.
 SIGNS = ("=", "://", "-----BEGIN ", "uthorization", "UTHORIZATION")
 SHORTEST_SECRET = 16
+SHORTEST = 6  # Characters of what holds a secret: `://:p@`, `a@b.io`.
 FEWEST_DIGITS = 14  # Of a card.
 LONGEST_MAIL_NAME = 64  # RFC 5321 §4.5.3.1.1
 LONGEST_CARD = 24  # Digits and what stands between their groups.
@@ -60,8 +61,8 @@ class Redactor:
 
     def is_harmless(self, text: str) -> bool:
         """Whether `text` is short and a glance is enough to see that no secret is in it, as with most that is said."""
-        if len(text) > SHORT:
-            return False
+        if not SHORTEST <= len(text) <= SHORT:
+            return len(text) < SHORTEST
         for sign in self._signs:
             if sign in text:
                 return False

@@ -46,7 +46,7 @@ def _reading(path: str, text: str, value: Any, truncated: bool) -> RequestReadin
         value = salvaged(text, last=_TAIL, has_tail=truncated)[0] or BROKEN
     if value is BROKEN:
         return RequestReading(dialect=dialect, operation=operation, texts=_plain(text))
-    if "\\ud" in text or "\\uD" in text:
+    if "\\" in text and ("\\ud" in text or "\\uD" in text):
         value = mended_values(value)
     if not isinstance(value, dict):
         return RequestReading(dialect=dialect, operation=operation, texts=tuple(strings_of(value)))
