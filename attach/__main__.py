@@ -13,8 +13,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `serve` where none is named. Returns the exit code: 2 for what must be set otherwise."""
     options = command_line.parse(sys.argv[1:] if arguments is None else arguments)
     with _no_collecting():
-        from .run import run  # noqa: PLC0415 - everything that there is, which `--help` does not need
-    return run(options, os.environ)
+        from .run import command_named, run  # noqa: PLC0415 - nearly everything, which `--help` does not need
+
+        command = command_named(options.command)
+    return run(command, options, os.environ)
 
 
 @contextmanager

@@ -1,10 +1,9 @@
-"""What each command of `attach-gateway` does. All take the variables in force, and return the exit code."""
+"""What the commands beside `serve` do. All take the variables in force, and return the exit code."""
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Mapping
-from socket import socket
 
 from auth import KeyFolder, SigningKeyError
 
@@ -12,28 +11,10 @@ from .allocator import keep_less
 from .check import effective, report
 from .dev import mint, refuse_unsafe
 from .dev_server import serve_dev
-from .gateway import create_app
 from .listener import listen
-from .server import build_server, loop_factory, spare_the_collector
+from .server import loop_factory
 from .settings import Settings
 from .usage_table import usage_table
-from .workers import Workers
-
-
-def serve(variables: Mapping[str, str], options: argparse.Namespace) -> int:
-    """Run the gateway, in this process or in several; as one of those if it is told a listening socket."""
-    settings = Settings.from_environ(variables)
-    if options.listen_fd is not None:
-        listener = socket(fileno=options.listen_fd)
-    else:
-        listener = listen(settings.server.host, settings.server.port)
-        if options.workers > 1:
-            return Workers(variables, count=options.workers, listener=listener).run()
-    keep_less()
-    app = create_app(settings, metrics_dir=options.metrics_dir)
-    spare_the_collector()
-    build_server(app, settings.server, parent_fd=options.parent_fd).run(sockets=[listener])
-    return 0
 
 
 def dev(variables: Mapping[str, str], options: argparse.Namespace) -> int:

@@ -11,13 +11,14 @@ from typing import TextIO
 from auth import AuthError, load_or_create
 from middleware import is_loopback_name
 
+from .faults import CannotRun
 from .local_engine import EngineExtraMissing, LocalEngine, Progress
 from .probe import EngineFound, probe
 
 DEV_TOKEN_SECONDS = 12 * 3600.0
 
 
-class DevError(Exception):
+class DevError(CannotRun):
     """Dev mode does not start as asked. `str()` says why, and the mend."""
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with the settings, told at once."""
+"""Why a command does not run: what is wrong with the settings, told at once, or what it says itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,3 +22,7 @@ class ConfigurationError(Exception):
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(dict.fromkeys(faults))
         super().__init__("\n".join(f"  {fault}" for fault in self.faults))
+
+
+class CannotRun(Exception):
+    """A command does not run as asked. `str()` says why, and the mend."""

@@ -4,8 +4,10 @@ import errno
 import os
 import socket
 
+from .faults import CannotRun
 
-class CannotListen(Exception):
+
+class CannotListen(CannotRun):
     """The address cannot be had. `str()` says why, and the mend."""
 
 

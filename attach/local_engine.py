@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+from .faults import CannotRun
 from .lifeline import Lifeline, watch_parent_from_thread
 from .probe import probe
 
@@ -51,7 +52,7 @@ Assistant: The sea keeps its secrets and gives back only shells.
 Progress = Callable[[str, float], None]
 
 
-class LocalEngineError(Exception):
+class LocalEngineError(CannotRun):
     """The embedded engine cannot be had.
 
     LocalEngineError

@@ -174,7 +174,16 @@ print(*sorted({WHEN_NEEDED!r} & set(sys.modules)))
 
 # What a gateway of the default settings has not imported once it serves: it would start later and hold more for it.
 NOT_FOR_SERVING = {"aiosqlite", "coincurve", "prometheus_client", "redis", "sqlalchemy", "temporalio", "weaviate"}
-NOT_FOR_SERVING |= {"asyncpg", "a2a.task_store", "fastapi", "httpcore", "pydantic", "xllamacpp"}
+NOT_FOR_SERVING |= {
+    "asyncpg",
+    "a2a.task_store",
+    "attach.dev",
+    "attach.endpoints",
+    "fastapi",
+    "httpcore",
+    "pydantic",
+    "xllamacpp",
+}
 
 
 def test_help_is_there_at_once() -> None:
@@ -195,7 +204,7 @@ finally:
 
 def test_a_gateway_serves_without_what_it_does_not_use_yet(tmp_path: Path) -> None:
     code = f"""
-import asyncio, attach.run, sys
+import asyncio, attach.serve, sys
 import httpx
 from attach import Settings, create_app
 
