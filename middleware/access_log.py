@@ -6,10 +6,10 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol, Self, TextIO
+from typing import Any, Literal, NamedTuple, Protocol, Self, TextIO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -171,65 +171,82 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start = self.clock()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id = os.urandom(16).hex()
         caller_id = _caller_id(scope["headers"])
         state["public_request_id"] = public_id = (caller_id or request_id).encode()
         state["answer_started"] = False
-        state["answer_fields"] = fields = [(b"x-request-id", public_id)]
+        state["answer_fields"] = [(b"x-request-id", public_id)]
         if self.tally is not None:
             self.tally.started()
-        status, first_byte, bytes_sent, complete = NOBODY_LISTENS, None, 0, False
-
-        async def observed(message: Message) -> None:
-            nonlocal status, first_byte, bytes_sent, complete
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                first_byte = self.clock() - start
-                state["answer_started"] = True
-                message["headers"] = [*message.get("headers", ()), *fields]
-                await send(message)
-                return
-            await send(message)
-            bytes_sent += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-
+        passing = _Passing(state, send, self.clock)
         extensions = scope.get("extensions", {})
-        write: Callable[[bytes], bool] | None = extensions.get("attach.write")
-        if write is not None:
-
-            def counted(piece: bytes) -> bool:
-                nonlocal bytes_sent
-                bytes_sent += len(piece)
-                return write(piece)
-
-            extensions["attach.write"] = counted
+        if "attach.write" in extensions:
+            passing.write_on = extensions["attach.write"]
+            extensions["attach.write"] = passing.write
         try:
-            await self.app(scope, receive, observed)
+            await self.app(scope, receive, passing.send)
         finally:
-            duration = self.clock() - start
+            duration = self.clock() - passing.start
             if self.tally is not None:
-                self.tally.ended(status, duration, code=state.get("code"))
+                self.tally.ended(passing.status, duration, code=state.get("code"))
             if self.log is not None:
-                client, identity, method = scope.get("client"), state.get("identity"), scope["method"]
-                line = AccessLine(
-                    request_id,
-                    caller_id,
-                    client[0] if client else None,
-                    method,
-                    scope["path"],
-                    None if identity is None else identity.user,
-                    status,
-                    0 if method == "HEAD" else bytes_sent,  # Servers leave the body out.
-                    first_byte,
-                    duration,
-                    time.time(),
-                    complete,
-                    state.get("code"),
-                    state.get("reason"),
-                )
-                self.log.add(line)
+                self.log.add(_line(scope, caller_id, passing, duration))
+
+
+class _Passing:
+    """An answer on its way to the client, as far as its line tells of it."""
+
+    __slots__ = ("_clock", "_send", "_state", "bytes_sent", "complete", "first_byte", "start", "status", "write_on")
+
+    def __init__(self, state: MutableMapping[str, Any], send: Send, clock: Callable[[], float]) -> None:
+        self._state = state
+        self._send = send
+        self._clock = clock
+        self.start = clock()
+        self.write_on: Callable[[bytes], bool]
+        self.status = NOBODY_LISTENS
+        self.first_byte: float | None = None
+        self.bytes_sent = 0
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.first_byte = self._clock() - self.start
+            state = self._state
+            state["answer_started"] = True
+            message["headers"] = [*message.get("headers", ()), *state["answer_fields"]]
+            await self._send(message)
+            return
+        await self._send(message)
+        self.bytes_sent += len(message.get("body", b""))
+        self.complete = not message.get("more_body", False)
+
+    def write(self, piece: bytes) -> bool:
+        self.bytes_sent += len(piece)
+        return self.write_on(piece)
+
+
+def _line(scope: Scope, caller_id: str | None, passing: _Passing, duration: float) -> AccessLine:
+    state, client = scope["state"], scope.get("client")
+    identity, method = state.get("identity"), scope["method"]
+    return AccessLine(
+        state["request_id"],
+        caller_id,
+        client[0] if client else None,
+        method,
+        scope["path"],
+        None if identity is None else identity.user,
+        passing.status,
+        0 if method == "HEAD" else passing.bytes_sent,  # Servers leave the body out.
+        passing.first_byte,
+        duration,
+        time.time(),
+        passing.complete,
+        state.get("code"),
+        state.get("reason"),
+    )
 
 
 def _caller_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
