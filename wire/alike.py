@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .assembly import Assembly
-from .json_text import parsed_at
+from .json_text import BROKEN, parsed_at
 from .openai import words_of
 
 _DATA = "data: "
@@ -32,6 +32,12 @@ def read_alike(answer: Assembly, body: bytes, read: Callable[[Assembly, dict[str
                 at = end + len(tail)
                 continue
         event, end = parsed_at(text, at + len(_DATA))
+        if event is BROKEN and not text.startswith("[DONE]", at + len(_DATA)):
+            end = text.find("\n", at)
+            if end >= 0 and text.startswith("\n", end + 1):  # One line of no JSON, as where the middle is left out.
+                at = end + 2
+                continue
+            break
         if not isinstance(event, dict) or text.find("\n", at) != end or not text.startswith("\n", end + 1):
             break
         end += 2
