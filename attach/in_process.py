@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from a2a.calls import CallCut, CallTimedOut, NotReached, Reply
 from a2a.dispatch import Stopping
 from a2a.hop import identity_of
 from a2a.tasks import Task
+from middleware import new_request_id
 from proxy import ClientLeft, GatewayStopping, UpstreamBroken, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
 from wire import Refusal
 
@@ -108,7 +108,7 @@ class _Exchange:
 
 def _scope(task: Task, body: bytes) -> dict[str, Any]:
     identity = identity_of(task.caller)
-    request_id = secrets.token_hex(16)
+    request_id = new_request_id()
     path = task.target.url or ""
     user, session, name = identity.user.encode("ascii"), task.session.encode("ascii"), task.id.encode("ascii")
     return {

@@ -1,6 +1,6 @@
 """What a request meets on its way in, and its answer on its way out: pure ASGI, `send` wrapped, never buffered."""
 
-from .access_log import AccessLog, AccessLogMiddleware, LogFormat
+from .access_log import AccessLog, AccessLogMiddleware, LogFormat, new_request_id
 from .agents import AgentMiddleware, Belongs, none_belongs
 from .auth import AuthMiddleware
 from .body import UnreadableEncoding
@@ -45,6 +45,7 @@ __all__ = [
     "canonical_path",
     "is_loopback_name",
     "loosest_path",
+    "new_request_id",
     "none_belongs",
     "rate_limit_fields",
     "send_refusal",

@@ -14,8 +14,7 @@ from .journal_file import checkpoint, open_again
 
 logger = logging.getLogger(__name__)
 
-SLOW_SECONDS = 0.05
-REST_SECONDS = 10.0
+SLOW_SECONDS = 0.1
 COMMITS_BETWEEN_CHECKPOINTS = 200
 
 
@@ -27,19 +26,17 @@ class DirectWriter:
     """Commits at once or not at all: it never waits for whoever else is writing, nor goes on where the disk is slow.
 
     Opens its connection with the first commit. Checkpoints, which do wait for the disk, are made in a thread.
+
+    Attributes:
+        rests: A commit took long: none is made here until one elsewhere did not.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
-        self._resting_until = float("-inf")
+        self.rests = False
         self._since_checkpoint = 0
         self._checkpoint: asyncio.Future[None] | None = None
-
-    @property
-    def rests(self) -> bool:
-        """A commit took too long lately: for some seconds none is to be made here."""
-        return time.monotonic() < self._resting_until
 
     def try_commit(self, group: Sequence[Job]) -> list[Outcome] | None:
         """Write all of `group` in one transaction; None: somebody else is writing just now. Raises `NotHere`."""
@@ -54,9 +51,10 @@ class DirectWriter:
         outcomes = commit(connection, group, self._path, patient=False)
         if outcomes is None:
             raise NotHere
-        if time.monotonic() - begun_at > SLOW_SECONDS:
-            self._resting_until = time.monotonic() + REST_SECONDS
-            logger.warning("journal.slow", extra={"seconds": round(time.monotonic() - begun_at, 3)})
+        seconds = time.monotonic() - begun_at
+        if seconds > SLOW_SECONDS:
+            self.rests = True
+            logger.warning("journal.slow", extra={"seconds": round(seconds, 3)})
         self._count()
         return outcomes
 

@@ -137,16 +137,18 @@ async def test_a_disk_that_is_full_is_told_and_not_a_loss(journal: Journal, dire
     assert rows(directory) == ["a"]
 
 
-async def test_after_a_slow_commit_the_loop_leaves_it_to_the_thread(
+async def test_after_a_slow_commit_the_loop_leaves_it_to_the_thread_until_one_is_quick(
     journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def slow(connection: sqlite3.Connection) -> int:
+    def slow(key: str, connection: sqlite3.Connection) -> int:
         time.sleep(1.1 * SLOW_SECONDS)  # as a disk that is busy
-        return insert("a", connection)
+        return insert(key, connection)
 
-    assert await soon(journal, slow) == threading.get_ident()
+    assert await soon(journal, partial(slow, "a")) == threading.get_ident()
     assert "journal.slow" in caplog.text
-    assert await soon(journal, partial(insert, "b")) != threading.get_ident()
+    assert await soon(journal, partial(slow, "b")) != threading.get_ident()
+    assert await soon(journal, partial(insert, "c")) != threading.get_ident()
+    assert await soon(journal, partial(insert, "d")) == threading.get_ident()
 
 
 async def test_what_was_asked_for_is_written_before_the_journal_closes(directory: Path) -> None:
