@@ -45,8 +45,16 @@ class ErrorMiddleware:
                 logger.error("request.failed", exc_info=exc, extra={"request_id": state["request_id"]})
             state["code"] = refusal.code
             state["reason"] = getattr(exc, "reason", None)
+            _forget_where(exc)
             if not state["answer_started"] and refusal.status != NOBODY_LISTENS:
                 await send_refusal(refusal, scope, send)
+
+
+def _forget_where(error: BaseException | None) -> None:
+    """Let go of the frames that it came through: they hold this request, and some things in them hold the error."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 async def send_refusal(refusal: Refusal, scope: Scope, send: Send) -> None:

@@ -63,13 +63,17 @@ class ObserveMiddleware:
         if exchange is None:
             await self.app(scope, body.replay(receive), send)
             return
-        scope["state"]["observer"] = exchange
+        state = scope["state"]
+        state["observer"] = exchange
         try:
             await self.app(scope, body.replay(receive), send)
         except BaseException as error:
             await exchange.ended(error)
             raise
-        await exchange.ended(None)
+        else:
+            await exchange.ended(None)
+        finally:
+            state.pop("observer", None)  # It leads back to all of this, which is free now if it does not.
 
     async def _observe(self, scope: Scope, header: Announced, body: Body) -> ObservedExchange | None:
         """Make ready to observe, put what is forwarded into `body`; None: nobody wants to know of this one."""

@@ -217,6 +217,7 @@ class ObservedExchange:
 
     async def ended(self, error: BaseException | None) -> None:
         """The exchange is over, by `error` or without one. What was not recorded as done was aborted, or failed."""
+        self._end = None
         if self._recording is None:
             if self.begun:
                 await self._record("failed" if self._recorder.is_failure(error) else "aborted", error)
