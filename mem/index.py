@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sqlite3
-from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Self
 
 from store import Journal, JournalError
 
-from .rows import text_indexed
+from .ahead import look_ahead, mark_of, put_in_all
 from .words import VERSION, indexed
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
 FAULT_PAUSE_SECONDS = 5.0
-LINGER_SECONDS = 0.05
-MOST_EVENTS = 100
-MOST_CHARACTERS = 64 * 1024  # What the writer is kept from answers for, in one go.
+LINGER_SECONDS = 0.5  # A search does not wait for it.
 MERGED_PAGES = 200
 
 
@@ -91,92 +87,31 @@ class Indexer:
 
     async def _advance(self) -> bool:
         """Put a few more events in. False: there were none."""
-        mark, found = await self._journal.read(_next)
-        if not found:
+        ahead = await self._journal.read(look_ahead)
+        if ahead is None:
             return False
-        await self._journal.write(partial(_put, mark, found))
+        await self._journal.write(partial(put_in_all, ahead))
         return True
 
 
 def take_out(connection: sqlite3.Connection, owner: int, seq: int, text: str) -> None:
     """Take an event out of the index, if it is in it. `text` is what `text_indexed` gave when it was put in."""
-    if seq <= _mark(connection):
+    if seq <= mark_of(connection):
         connection.execute(
             "INSERT INTO mem_words (mem_words, rowid, owner, words) VALUES ('delete', ?, ?, ?)",
             (seq, str(owner), indexed(text)),
         )
-        connection.execute("UPDATE mem_indexed SET tidy = 0, probe = probe + 1")
+        connection.execute("UPDATE mem_indexed SET tidy = 0")
 
 
 def put_in(connection: sqlite3.Connection, owner: int, seq: int, text: str) -> None:
     """Put an event into the index, if its turn was already."""
-    if seq <= _mark(connection):
+    if seq <= mark_of(connection):
         _insert(connection, owner, seq, indexed(text))
 
 
 def _insert(connection: sqlite3.Connection, owner: int, seq: int, words: str) -> None:
     connection.execute("INSERT INTO mem_words (rowid, owner, words) VALUES (?, ?, ?)", (seq, str(owner), words))
-
-
-def _mark(connection: sqlite3.Connection) -> int:
-    (seq,) = connection.execute("SELECT seq FROM mem_indexed").fetchone()
-    return int(seq)
-
-
-class _Mark(NamedTuple):
-    """How far the index goes, and a number that is another one once something in it was taken out."""
-
-    seq: int
-    removals: int
-
-
-def _read_mark(connection: sqlite3.Connection) -> _Mark:
-    return _Mark(*connection.execute("SELECT seq, probe FROM mem_indexed").fetchone())
-
-
-def _next(connection: sqlite3.Connection) -> tuple[_Mark, Sequence[tuple[int, int, str]]]:
-    """How far the index goes, and what follows: seq, owner and words of each event."""
-    mark = _read_mark(connection)
-    rows = connection.execute(
-        "SELECT seq, owner FROM mem_events WHERE seq > ? ORDER BY seq LIMIT ?", (mark.seq, MOST_EVENTS)
-    ).fetchall()
-    found, size = [], 0
-    for seq, owner in rows:
-        text = text_indexed(connection, seq) or ""
-        found.append((seq, owner, indexed(text)))
-        size += len(text)
-        if size >= MOST_CHARACTERS:
-            break
-    return mark, found
-
-
-def _put(mark: _Mark, found: Sequence[tuple[int, int, str]], connection: sqlite3.Connection) -> None:
-    now = _read_mark(connection)
-    if now.seq != mark.seq:
-        return  # Another worker was faster.
-    last = found[-1][0]
-    if now != mark or _count(connection, mark.seq, last) != len(found):
-        found = _read_again(connection, found)
-    # With one statement, which keeps the interpreter from nobody.
-    connection.execute(
-        "INSERT INTO mem_words (rowid, owner, words) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
-        " json_extract(value, '$[2]') FROM json_each(?)",
-        (json.dumps([(seq, str(owner), words) for seq, owner, words in found]),),
-    )
-    connection.execute("UPDATE mem_indexed SET seq = ?", (last,))
-
-
-def _count(connection: sqlite3.Connection, mark: int, last: int) -> int:
-    (count,) = connection.execute("SELECT COUNT(*) FROM mem_events WHERE seq > ? AND seq <= ?", (mark, last)).fetchone()
-    return int(count)
-
-
-def _read_again(
-    connection: sqlite3.Connection, found: Sequence[tuple[int, int, str]]
-) -> Sequence[tuple[int, int, str]]:
-    """`found` after something was removed: it may be gone, or the first now to say what somebody else had said."""
-    texts = ((seq, owner, text_indexed(connection, seq)) for seq, owner, _ in found)
-    return [(seq, owner, indexed(text)) for seq, owner, text in texts if text is not None]
 
 
 def _is_of_this_version(connection: sqlite3.Connection) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mem import EventQuery, Memory, MemoryEvent, MemorySettings, Owner, Removal, event_id
-from mem.index import _next, _put
+from mem.ahead import look_ahead, put_in_all
 from mem.reader import JournalReader
 from store import Journal
 from tests.clock import Clock
@@ -223,9 +223,10 @@ async def test_an_event_removed_while_the_index_is_being_written_leaves_nothing_
     await memory.add(*chat[:indexed_first])
     await memory.catch_up()
     await memory.add(*chat[indexed_first:])
-    mark, found = await journal.read(_next)
+    ahead = await journal.read(look_ahead)
+    assert ahead is not None
     assert await memory.delete(Owner(user=ALICE), chat[0].id)
-    await journal.write(partial(_put, mark, found))
+    await journal.write(partial(put_in_all, ahead))
     rows = await journal.read(
         lambda c: c.execute("SELECT rowid FROM mem_words WHERE mem_words MATCH 'words:turtles'").fetchall()
     )
