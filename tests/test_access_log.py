@@ -237,6 +237,59 @@ def line_at(path: str) -> AccessLine:
     return AccessLine("1", None, None, "GET", path=path, complete=True)
 
 
+@pytest.mark.parametrize(
+    "text", ['"', "\\", '", "user": "root', "\n\r\t\0\x1f\x7f", "é\u2028京", "\ud800", "\U0001f600", "{}", ""]
+)
+def test_whatever_stands_in_a_line_it_is_one_json_object(text: str) -> None:
+    line = AccessLine(text, text, text, text, text, text, 200, 3, 1e-07, 1e-06, 0.0, True, text, text).as_json()
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line) == {
+        "time": "1970-01-01T00:00:00.000Z",
+        "event": "request",
+        "status": 200,
+        "bytes": 3,
+        "duration": 1e-06,
+        "time_to_first_byte": 0.0,
+        "complete": True,
+        **dict.fromkeys(
+            ("request_id", "caller_request_id", "client", "user", "method", "path", "code", "reason"), text
+        ),
+    }
+
+
+class Pieces(io.StringIO):
+    """A log that remembers what went out at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces = [""]
+
+    def write(self, text: str) -> int:
+        self.pieces[-1] += text
+        return len(text)
+
+    def flush(self) -> None:
+        self.pieces.append("")
+
+
+async def test_lines_go_out_many_at_once_and_none_in_two_pieces_if_a_pipe_can_take_it() -> None:
+    stream = Pieces()
+    long = "/" + "x" * 5000
+    async with AccessLog(stream) as log:
+        for number in range(200):
+            log.add(line_at(f"/{number}"))
+        log.add(line_at(long))
+        log.add(line_at("/after"))
+    pieces = [piece for piece in stream.pieces if piece]
+    assert all(piece.endswith("\n") for piece in pieces)
+    assert [len(piece) <= 4096 for piece in pieces].count(False) == 1
+    assert [len(piece.splitlines()) for piece in pieces[-2:]] == [1, 1]
+    assert len(pieces) < 200 / 10
+    lines = "".join(pieces).splitlines()
+    assert [line.split()[3] for line in lines] == [*(f"/{number}" for number in range(200)), long, "/after"]
+
+
 class Stalled(io.StringIO):
     """A log that takes nothing before `go`."""
 
