@@ -8,9 +8,10 @@ from . import anthropic, ollama, openai, responses, unknown
 from .alike import read_alike
 from .assembly import Assembly
 from .events import is_event_stream, lines_of, server_sent_events
-from .json_text import BROKEN, parsed, salvaged, without_vectors
+from .json_text import BROKEN, loaded, parsed, salvaged, unless_deep, without_vectors
 from .paths import dialect_of, is_responses
 from .reading import AnswerReading
+from .usual import usual_answer
 
 _Reader = Callable[[Assembly, dict[str, Any], bytes], None]
 
@@ -41,11 +42,25 @@ def read_answer(path: str, body: bytes, *, content_type: str = "", truncated: bo
         content_type: What the engine called it: believed only where the bytes say nothing.
         truncated: Whether `body` is a head and a tail with something left out between them.
     """
+    if not body.startswith(b"{") or dialect_of(path)[1] == "embedding":
+        return _read(path, body, content_type, truncated)
+    text = body.decode("utf-8", "replace").strip()
+    value = loaded(text)
+    usual = None if truncated else usual_answer(text, value)
+    return _read_json(path, text, unless_deep(text, value), truncated) if usual is None else usual
+
+
+def _read(path: str, body: bytes, content_type: str, truncated: bool) -> AnswerReading:
     answer = Assembly()
-    if not body.startswith(b"{") and is_event_stream(body):
+    if is_event_stream(body):
         _read_events(answer, path, body)
-    else:
-        _read_text(answer, path, body.decode("utf-8", "replace"), content_type, truncated=truncated)
+        return answer.reading()
+    text = body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
+    if dialect_of(path)[1] == "embedding":
+        text = without_vectors(text)
+    if text.startswith(("{", "[")):
+        return _read_json(path, text, parsed(text), truncated)
+    _read_plain(answer, text, content_type)
     return answer.reading()
 
 
@@ -64,22 +79,17 @@ def _read_event(path: str, answer: Assembly, event: dict[str, Any]) -> None:
     _reader(path, event)(answer, event, b"")
 
 
-def _read_text(answer: Assembly, path: str, text: str, content_type: str, *, truncated: bool) -> None:
-    text = text.removeprefix("\ufeff").strip()
-    if dialect_of(path)[1] == "embedding":
-        text = without_vectors(text)
-    if not text.startswith(("{", "[")):
-        _read_plain(answer, text, content_type)
-        return
-    whole = parsed(text)
-    if whole is not BROKEN:
-        _read_whole(answer, path, whole)
+def _read_json(path: str, text: str, value: Any, truncated: bool) -> AnswerReading:
+    answer = Assembly()
+    if value is not BROKEN:
+        _read_whole(answer, path, value)
         # One line of NDJSON is whole JSON too.
-        answer.complete = not truncated and not (isinstance(whole, dict) and whole.get("done") is False)
+        answer.complete = not truncated and not (isinstance(value, dict) and value.get("done") is False)
     elif isinstance(parsed(text.partition("\n")[0]), dict):
         _read_lines(answer, path, text)
     else:
         _read_cut(answer, path, text, truncated)
+    return answer.reading()
 
 
 def _read_cut(answer: Assembly, path: str, text: str, has_tail: bool) -> None:

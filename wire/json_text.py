@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Any
 
@@ -39,27 +39,36 @@ def begins_plainly(body: bytes) -> bool:
     return len(body) > 1 and body[0] == _BRACE and body[1] != 0
 
 
-def parsed(text: str | bytes) -> Any:
-    """The JSON value that a text is, or `BROKEN`. `NaN` and `Infinity`, which some engines write, are None."""
+def loaded(text: str) -> Any:
+    """The JSON value that a text is, however deep, or `BROKEN`. `NaN` and `Infinity`, which some write, are None."""
+    text = text.strip(_SPACE)
     try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        text = text.strip(_SPACE)
-        value, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError):
+        value, end = _scan(text, 0)
+    except (StopIteration, ValueError, RecursionError):
         return BROKEN
-    if end < len(text):
-        return BROKEN
-    if len(text) > _MAX_DEPTH and text.count("[") + text.count("{") > _MAX_DEPTH and _too_deep(value):
+    return value if end == len(text) else BROKEN
+
+
+def unless_deep(text: str, value: Any) -> Any:
+    """The value that `loaded` made of `text`, or `BROKEN` where it is too deep to be walked through."""
+    may_be = value is not BROKEN and len(text) > _MAX_DEPTH and text.count("[") + text.count("{") > _MAX_DEPTH
+    if may_be and _too_deep(value):
         return BROKEN
     return value
+
+
+def parsed(text: str | bytes) -> Any:
+    """The JSON value that a text is, or `BROKEN`, which it is too where it nests too deeply."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return unless_deep(text, loaded(text))
 
 
 def parsed_at(text: str, start: int) -> tuple[Any, int]:
     """The JSON value that begins at `start`, and where it ends; `BROKEN` where none does."""
     try:
-        value, end = _DECODER.raw_decode(text, start)
-    except (ValueError, RecursionError):
+        value, end = _scan(text, start)
+    except (StopIteration, ValueError, RecursionError):
         return BROKEN, start
     if end - start > _MAX_DEPTH and text.count("[", start, end) + text.count("{", start, end) > _MAX_DEPTH:
         return BROKEN, start
@@ -158,7 +167,8 @@ def _no_number(name: str) -> None:
     """What a constant that JSON has not is read as."""
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_number)  # Making one takes longer than reading a chunk.
+# Raises StopIteration where no value begins. `raw_decode` is this, and two calls more.
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(parse_constant=_no_number).scan_once  # type: ignore[attr-defined]
 
 
 def _too_deep(value: Any) -> bool:

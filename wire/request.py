@@ -2,18 +2,17 @@
 
 from typing import Any
 
-from .json_text import BROKEN, begins_plainly, decoded, mended, mended_values, parsed, salvaged
+from .json_text import BROKEN, begins_plainly, decoded, loaded, mended, mended_values, parsed, salvaged, unless_deep
+from .limits import max_output
 from .paths import dialect_of, is_responses
 from .prompt import Prompt, read_chat, read_prompts, read_responses
 from .reading import Dialect, Operation, RequestReading
 from .stream_usage import ask_for_usage, asking
 from .unknown import strings_of
+from .usual import has_halves, usual_request
 from .values import is_on, object_of, string_of
 
 _TAIL = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "options", "stream_options")
-_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "n_predict")
-_LIMITING = frozenset({*_LIMITS, "options", "n", "best_of"})
-_USUAL_CHOICE = 256  # Tokens of each of several answers, where nothing limits them.
 
 
 def read_request(path: str, body: bytes, *, truncated: bool = False) -> RequestReading:
@@ -36,8 +35,12 @@ def read_question(
     text = body.decode("utf-8", "replace") if begins_plainly(body) else ""
     if not text or (asks and "\ufffd" in text):
         return read_request(path, body, truncated=truncated), ask_for_usage(path, body) if asks else None
-    value = parsed(text)
-    return _reading(path, text, value, truncated), asking(path, body, text, value) if asks else None
+    value = loaded(text)
+    reading = usual_request(path, text, value)
+    if reading is None:
+        value = unless_deep(text, value)
+        reading = _reading(path, text, value, truncated)
+    return reading, asking(path, body, text, value) if asks and reading.stream else None
 
 
 def _reading(path: str, text: str, value: Any, truncated: bool) -> RequestReading:
@@ -46,7 +49,7 @@ def _reading(path: str, text: str, value: Any, truncated: bool) -> RequestReadin
         value = salvaged(text, last=_TAIL, has_tail=truncated)[0] or BROKEN
     if value is BROKEN:
         return RequestReading(dialect=dialect, operation=operation, texts=_plain(text))
-    if "\\" in text and ("\\ud" in text or "\\uD" in text):
+    if has_halves(text):
         value = mended_values(value)
     if not isinstance(value, dict):
         return RequestReading(dialect=dialect, operation=operation, texts=tuple(strings_of(value)))
@@ -63,7 +66,7 @@ def _read(dialect: Dialect, operation: Operation, asked: dict[str, Any], prompt:
         texts=tuple(prompt.texts),
         token_ids=prompt.token_ids,
         stream=_streams(dialect, operation, asked.get("stream")),
-        max_output=_max_output(dialect, operation, asked, prompt),
+        max_output=max_output(dialect, operation, asked, prompt.prompts),
         wants_usage="include_usage" in object_of(asked.get("stream_options")),
     )
 
@@ -86,37 +89,6 @@ def _streams(dialect: Dialect, operation: Operation, value: Any) -> bool:
     if dialect == "ollama":
         return operation != "embedding" and value is not False
     return operation != "embedding" and is_on(value)
-
-
-def _max_output(dialect: Dialect, operation: Operation, asked: dict[str, Any], prompt: Prompt) -> int | None:
-    if operation == "embedding":
-        return 0
-    if asked.keys().isdisjoint(_LIMITING):
-        return None
-    limits = object_of(asked.get("options")) if dialect == "ollama" else asked
-    names = ("num_predict",) if dialect == "ollama" else _LIMITS
-    # Which of several counts is each engine's own affair: the largest may.
-    each = max([limit for name in names if name in limits and (limit := _positive(limits[name]))], default=None)
-    choices = 1
-    if dialect != "ollama" and ("n" in asked or "best_of" in asked):
-        choices = max(_positive(asked.get("n")) or 1, _positive(asked.get("best_of")) or 1)
-    if each is None:
-        if choices == 1:
-            return None
-        each = _USUAL_CHOICE
-    return each * choices * (max(1, prompt.prompts) if operation == "completion" else 1)
-
-
-def _positive(value: Any) -> int | None:
-    """A limit; below 1, engines know none."""
-    if value is None:
-        return None
-    if isinstance(value, (str, float)) and not isinstance(value, bool):
-        try:
-            value = int(value)
-        except (ValueError, OverflowError):
-            return None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _folded(asked: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 # What pydantic, and so vLLM, takes for true.
 _ON = frozenset({"true", "1", "1.0", "yes", "on", "t", "y"})
 # No answer has more: a larger count is a fault or a lie.
-_MOST_TOKENS = 1_000_000_000
+MOST_TOKENS = 1_000_000_000
 
 
 def count_of(members: Mapping[str, Any], *names: str) -> int | None:
@@ -18,7 +18,7 @@ def count_of(members: Mapping[str, Any], *names: str) -> int | None:
             continue
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if type(value) is int and 0 <= value <= _MOST_TOKENS:
+        if type(value) is int and 0 <= value <= MOST_TOKENS:
             return value
     return None
 
