@@ -138,14 +138,9 @@ class ObservedExchange:
         self._recorder.metrics.refused(reason)
 
     @property
-    def is_asking(self) -> bool:
-        """A top-up is under way."""
-        return self._asking is not None
-
-    async def topped_up(self) -> None:
-        """Wait for a top-up that is under way: settled before, it would count for nobody."""
-        if self._asking is not None:
-            await asyncio.wait({self._asking})
+    def asking(self) -> asyncio.Task[None] | None:
+        """A top-up that is under way."""
+        return self._asking
 
     # The proxy's side: `proxy.Observer`.
 

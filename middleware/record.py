@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _ENDS = 4096
-_MOST_LATE = 1_000  # Each keeps what it captured.
+_MOST_LATE = 1_000  # Each keeps what is to be written of it.
 _LEFT = 499
 
 
@@ -55,13 +55,30 @@ class _Tokens(NamedTuple):
     exact: bool
 
 
+_NOTHING = _Tokens(0, 0, False)
+
+
 @dataclass(slots=True)
 class _Found:
-    """What was found out about an exchange that is over, and the changes that write it down."""
+    """What was found out about an exchange that is over: all that it takes to write it down and to settle it.
 
-    tokens: _Tokens
+    Nothing here leads to what was captured of it, so that this can wait long. `asking` is a top-up that is under way:
+    settled before, it would count for nobody.
+    """
+
+    request_id: str
+    reservation: Reservation | None
+    asking: asyncio.Task[None] | None
+    done: asyncio.Future[None]
+    tokens: _Tokens = _NOTHING
     event: UsageEvent | None = None
     changes: list[Change] = field(default_factory=list)
+
+    @classmethod
+    def nothing(cls, ending: Ending, done: asyncio.Future[None]) -> _Found:
+        """Nothing yet."""
+        exchange = ending.exchange
+        return cls(exchange.state["request_id"], ending.reservation, exchange.asking, done)
 
 
 class Recorder:
@@ -119,14 +136,17 @@ class Recorder:
         return error is not None and self._status_of(error) is not None
 
     def start(self, ending: Ending) -> asyncio.Future[None]:
-        """Record it: at once where that takes no waiting, else in a task. The future is done then, and never raises."""
+        """Record it: at once where that takes no waiting, else in a task. The future is done then, and never raises.
+
+        Who cancels the future gives the record up: what is held for it is let go, its tokens are settled all the same.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._running.add(done)
-        found = self._found_now(ending)
+        found = self._found_now(ending, done)
         if found is None:
-            self._run(self._record(ending, done))
+            self._run_until_given_up(self._record(ending, done), done)
         else:
-            self._commit(ending, found, done)
+            self._commit(found)
         return done
 
     async def wait(self, recording: asyncio.Future[None]) -> None:
@@ -147,17 +167,18 @@ class Recorder:
 
     # Without waiting, as nearly always.
 
-    def _found_now(self, ending: Ending) -> _Found | None:
+    def _found_now(self, ending: Ending, done: asyncio.Future[None]) -> _Found | None:
         """What is to be written, where it takes no waiting to know; None: it does, or is at fault."""
         exchange = ending.exchange
-        if ending.capture.length > LARGE_BYTES or exchange.is_asking:
+        if ending.capture.length > LARGE_BYTES or exchange.asking is not None:
             return None
         try:
             ending.reading = reading = _read_now(ending)
             tokens = self._told(ending, reading)
             if tokens is None:
                 return None
-            found = self._found_of(ending, reading, tokens)
+            found = _Found.nothing(ending, done)
+            self._note(found, ending, reading, tokens)
             if self.memory is not None and exchange.remembered:
                 change = self.memory.prepare_now(self._memory_event(ending, reading, tokens))
                 if change is None:
@@ -167,8 +188,8 @@ class Recorder:
             return None
         return found
 
-    def _commit(self, ending: Ending, found: _Found, done: asyncio.Future[None]) -> None:
-        told = partial(self._committed, ending, found, done)
+    def _commit(self, found: _Found) -> None:
+        told = partial(self._committed, found)
         if self.journal is None or not found.changes:
             told(None, None)
             return
@@ -177,31 +198,31 @@ class Recorder:
         except JournalError as error:
             told(None, error)
 
-    def _committed(
-        self, ending: Ending, found: _Found, done: asyncio.Future[None], result: object, error: Exception | None
-    ) -> None:
+    def _committed(self, found: _Found, result: object, error: Exception | None) -> None:
         if error is not None and not isinstance(error, JournalError):
-            self._run(self._write_apart(ending, found, done))
+            self._run_until_given_up(self._record_apart(found), found.done)
             return
         if error is not None:
-            self._lost(ending, error)
-        self._finish(ending, found, done)
+            self._lost(found, error)
+        self._finish(found)
 
-    def _finish(self, ending: Ending, found: _Found, done: asyncio.Future[None]) -> None:
+    def _finish(self, found: _Found) -> None:
         tokens = found.tokens
         try:
-            settled = ending.reservation is None or ending.reservation.settle_now(
-                tokens.input + tokens.output, completion=tokens.output
+            settled = found.reservation is None or (
+                found.asking is None
+                and found.reservation.settle_now(tokens.input + tokens.output, completion=tokens.output)
             )
         except Exception:
-            logger.exception("quota.not_settled", extra=_about(ending))
+            logger.exception("quota.not_settled", extra=_about(found))
             settled = True
         if settled:
-            self._done(found, done)
+            self._done(found)
         else:
-            self._run(self._settle(ending, found, done))
+            self._run(self._settle(found))
 
-    def _done(self, found: _Found, done: asyncio.Future[None]) -> None:
+    def _done(self, found: _Found) -> None:
+        done = found.done
         try:
             if self.usage is not None and found.event is not None:
                 self.usage.observe(found.event)
@@ -213,73 +234,103 @@ class Recorder:
     # With it.
 
     async def _record(self, ending: Ending, done: asyncio.Future[None]) -> None:
-        found = await self._found(ending)
-        if self.journal is not None and found.changes:
-            try:
-                await self.journal.write(partial(_apply, found.changes))
-            except JournalError as error:
-                self._lost(ending, error)
-            except Exception:  # noqa: BLE001 - asked for again, each for itself
-                await self._write_apart(ending, found, done)
-                return
-        await self._settle(ending, found, done)
+        found = _Found.nothing(ending, done)
+        try:
+            await self._find(found, ending)
+            del ending  # What was captured is not needed any more, and this may wait long.
+            await self._write(found)
+        except asyncio.CancelledError:
+            found.changes.clear()
+        self._finish(found)
 
-    async def _found(self, ending: Ending) -> _Found:
+    async def _record_apart(self, found: _Found) -> None:
+        try:
+            await self._write_apart(found)
+        except asyncio.CancelledError:
+            found.changes.clear()
+        self._finish(found)
+
+    async def _find(self, found: _Found, ending: Ending) -> None:
         try:
             reading = ending.reading or await _read(ending)
             tokens = self._told(ending, reading) or await self._count(ending, reading)
         except Exception:
-            logger.exception("record.unread", extra=_about(ending))
-            reading, tokens = AnswerReading(), _Tokens(0, 0, False)
-        found = self._found_of(ending, reading, tokens)
+            logger.exception("record.unread", extra=_about(found))
+            reading, tokens = AnswerReading(), _NOTHING
+        try:
+            self._note(found, ending, reading, tokens)
+        except Exception:
+            self.metrics.record_lost()
+            logger.exception("usage.not_prepared", extra=_about(found))
         if self.memory is not None and ending.exchange.remembered:
             try:
                 found.changes.append(await self.memory.prepare(self._memory_event(ending, reading, tokens)))
             except Exception:
                 self.metrics.record_lost()
-                logger.exception("memory.not_prepared", extra=_about(ending))
-        return found
+                logger.exception("memory.not_prepared", extra=_about(found))
 
-    async def _write_apart(self, ending: Ending, found: _Found, done: asyncio.Future[None]) -> None:
+    async def _write(self, found: _Found) -> None:
+        if self.journal is None or not found.changes:
+            return
+        try:
+            await self.journal.write(partial(_apply, found.changes))
+        except JournalError as error:
+            self._lost(found, error)
+        except Exception:  # noqa: BLE001 - asked for again, each for itself
+            await self._write_apart(found)
+
+    async def _write_apart(self, found: _Found) -> None:
         """One of the changes is at fault: one commit for each."""
-        logger.error("record.change_failed", extra=_about(ending))
+        logger.error("record.change_failed", extra=_about(found))
         assert self.journal is not None
         for change in found.changes:
             try:
                 await self.journal.write(change)
             except Exception:
                 self.metrics.record_lost()
-                logger.exception("record.lost", extra=_about(ending))
-        await self._settle(ending, found, done)
+                logger.exception("record.lost", extra=_about(found))
 
-    async def _settle(self, ending: Ending, found: _Found, done: asyncio.Future[None]) -> None:
-        if ending.reservation is not None:
-            tokens = found.tokens
-            try:
-                await ending.exchange.topped_up()
-                await ending.reservation.settle(tokens.input + tokens.output, completion=tokens.output)
-            except Exception:
-                logger.exception("quota.not_settled", extra=_about(ending))
-        self._done(found, done)
+    async def _settle(self, found: _Found) -> None:
+        assert found.reservation is not None
+        tokens = found.tokens
+        try:
+            if found.asking is not None:
+                await asyncio.wait({found.asking})
+            await found.reservation.settle(tokens.input + tokens.output, completion=tokens.output)
+        except Exception:
+            logger.exception("quota.not_settled", extra=_about(found))
+        self._done(found)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    def _lost(self, ending: Ending, error: JournalError) -> None:
+    def _run_until_given_up(self, work: Coroutine[Any, Any, None], done: asyncio.Future[None]) -> None:
+        """As `_run`, for `work` that ends early, and in its own way, when it is cancelled."""
+        task = self._run(work)
+
+        def end(done: asyncio.Future[None]) -> None:
+            if done.cancelled():
+                task.cancel()
+
+        done.add_done_callback(end)
+
+    def _lost(self, found: _Found, error: JournalError) -> None:
         self.metrics.record_lost()
-        logger.error("record.lost", extra={**_about(ending), "error": str(error)})
+        logger.error("record.lost", extra={**_about(found), "error": str(error)})
 
     # What is found.
 
-    def _found_of(self, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> _Found:
+    def _note(self, found: _Found, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> None:
         """Tokens and usage; memory is for the caller to add."""
-        if self.usage is None:
-            return _Found(tokens)
-        event = self._usage_event(ending, reading, tokens)
-        change = self.usage.changes(event)
-        return _Found(tokens, event, [] if change is None else [change])
+        found.tokens = tokens
+        if self.usage is not None:
+            found.event = self._usage_event(ending, reading, tokens)
+            change = self.usage.changes(found.event)
+            if change is not None:
+                found.changes.append(change)
 
     def _memory_event(self, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> MemoryEvent:
         exchange, state = ending.exchange, ending.exchange.state
@@ -419,5 +470,5 @@ def _apply(changes: list[Change], connection: sqlite3.Connection) -> None:
         change(connection)
 
 
-def _about(ending: Ending) -> dict[str, Any]:
-    return {"request_id": ending.exchange.state["request_id"]}
+def _about(found: _Found) -> dict[str, Any]:
+    return {"request_id": found.request_id}
