@@ -79,11 +79,8 @@ class Reservation(Protocol):
         granted: Tokens held so far, of prompt and completion together.
     """
 
-    @property
-    def standing(self) -> Standing: ...
-
-    @property
-    def granted(self) -> int: ...
+    standing: Standing
+    granted: int
 
     async def top_up(self, tokens: int) -> bool:
         """Hold `tokens` more for a request that used up what it had; False: they are not left, and nothing changed."""
@@ -319,25 +316,17 @@ class MemoryMeter(Meter):
 
 
 class _MemoryReservation(Reservation):
-    __slots__ = ("_account", "_granted", "_held", "_meter", "_settled", "_standing", "_used", "_user", "_uses")
+    __slots__ = ("_account", "_held", "_meter", "_settled", "_used", "_user", "_uses", "granted", "standing")
 
     def __init__(self, meter: MemoryMeter, user: str, account: _Account, granted: int, standing: Standing) -> None:
         self._meter = meter
         self._user = user
         self._account = account
-        self._granted = self._held = granted
+        self.granted = self._held = granted
         self._uses: list[_Slice] = []  # what was counted before the end, in the account's slices
         self._used = 0
-        self._standing = standing
+        self.standing = standing
         self._settled = False
-
-    @property
-    def standing(self) -> Standing:
-        return self._standing
-
-    @property
-    def granted(self) -> int:
-        return self._granted
 
     async def top_up(self, tokens: int) -> bool:
         account, now = self._account, self._meter.now()
@@ -348,7 +337,7 @@ class _MemoryReservation(Reservation):
         self._use(self._held, now)
         account.held += tokens - self._held
         self._held = tokens
-        self._granted += tokens
+        self.granted += tokens
         return True
 
     async def settle(self, used: int, *, completion: int = 0) -> None:

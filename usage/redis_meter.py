@@ -187,24 +187,16 @@ class RedisReservation(Reservation):
         counted: Slices of time, and the tokens that were counted there as used before the end.
     """
 
-    __slots__ = ("_granted", "_meter", "_settled", "_standing", "counted", "held", "key", "name")
+    __slots__ = ("_meter", "_settled", "counted", "granted", "held", "key", "name", "standing")
 
     def __init__(self, meter: RedisMeter, key: str, name: str, granted: int, standing: Standing) -> None:
         self.key = key
         self.name = name
-        self.held = self._granted = granted
+        self.held = self.granted = granted
         self.counted: list[tuple[int, int]] = []
         self._meter = meter
-        self._standing = standing
+        self.standing = standing
         self._settled = False
-
-    @property
-    def standing(self) -> Standing:
-        return self._standing
-
-    @property
-    def granted(self) -> int:
-        return self._granted
 
     async def top_up(self, tokens: int) -> bool:
         if self._settled:
@@ -214,13 +206,13 @@ class RedisReservation(Reservation):
         except RedisUnavailable:
             if self._meter.denies:
                 return False
-            self._granted += tokens
+            self.granted += tokens
             return True
         if slice_ is None:
             return False
         self.counted.append((slice_, self.held))
         self.held = tokens
-        self._granted += tokens
+        self.granted += tokens
         return True
 
     async def settle(self, used: int, *, completion: int = 0) -> None:
