@@ -42,7 +42,7 @@ def phrases_in(question: str) -> list[Phrase]:
 
 def text_of_event(answer: str, reasoning: str, tool_calls: str, text: str, fields: str) -> str:
     """Everything that an event says beside its messages, given as its columns are."""
-    nested = [*_texts(json.loads(tool_calls)), *_texts(json.loads(fields))]
+    nested = [text for value in (tool_calls, fields) if value not in {"[]", "{}"} for text in _texts(json.loads(value))]
     return "\n".join(part[:MOST_INDEXED] for part in (answer, reasoning, text, *nested))
 
 
