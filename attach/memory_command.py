@@ -7,10 +7,11 @@ import json
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
-from mem import EventQuery, MemoryEvent, Owner, json_of_event, page_of, search_in, users_of
-from store import JournalError, open_for_reading
+from mem import EventQuery, MemoryEvent, Owner, bring_in, has_waiting, json_of_event, page_of, search_in, users_of
+from store import JournalError, change_once, open_for_reading
 
 from .settings import Settings
 
@@ -29,6 +30,8 @@ def memory(variables: Mapping[str, str], options: argparse.Namespace, output: Te
         print(f"attach-gateway: {error}", file=sys.stderr)
         return 1
     try:
+        if has_waiting(connection):
+            _bring_in(settings.data_dir)
         users = users_of(connection)
         if options.user is not None:
             users = [user for user in users if user == options.user]
@@ -42,6 +45,14 @@ def memory(variables: Mapping[str, str], options: argparse.Namespace, output: Te
     finally:
         connection.close()
     return 0
+
+
+def _bring_in(directory: Path) -> None:
+    """Do what a gateway has put off: this one may be busy, or dead."""
+    try:
+        change_once(directory, bring_in)
+    except JournalError as error:
+        print(f"attach-gateway: what was said last is missing here: {error}", file=sys.stderr)
 
 
 def _chosen(connection: sqlite3.Connection, users: list[str], options: argparse.Namespace) -> Iterator[MemoryEvent]:

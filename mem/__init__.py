@@ -4,6 +4,7 @@ from .api import memory_routes
 from .exchange import exchange_event
 from .factory import backend_names, build_backend, is_backend
 from .forms import Caller, json_of_event
+from .inbox import bring_in, has_waiting
 from .interface import (
     EventKind,
     EventQuery,
@@ -55,9 +56,11 @@ __all__ = [
     "State",
     "WeaviateSettings",
     "backend_names",
+    "bring_in",
     "build_backend",
     "event_id",
     "exchange_event",
+    "has_waiting",
     "is_backend",
     "is_event_id",
     "json_of_event",

@@ -9,6 +9,7 @@ from functools import partial
 from store import DeliveryFailed, Entry, Journal, Outbox
 
 from .cleaning import compact, json_object
+from .inbox import backlog_of, bring_in
 from .interface import MemoryBackend, MemoryEvent, MemoryUnavailable, Removal
 from .removal import remove
 from .rows import SELECT, event_of, key_of, owner_of
@@ -28,6 +29,7 @@ class Copies:
 
     def __init__(self, journal: Journal, backend: MemoryBackend, outbox: Outbox) -> None:
         self._journal = journal
+        self._inbox = backlog_of(journal)
         self._backend = backend
         self._outbox = outbox
 
@@ -50,13 +52,13 @@ class Copies:
         """For `store.Delivery`. Raises `DeliveryFailed`."""
         wanted = {entry.id: entry.owner for entry in entries if not entry.id.startswith(_REMOVAL)}
         removals = [removal_of(entry) for entry in entries if entry.id.startswith(_REMOVAL)]
-        there = await self._journal.read(partial(_events, wanted))
+        there = await self._inbox.read(partial(_events, wanted))
         try:
             if removals:  # First: what was kept after a removal was asked for is not meant by it.
                 await self._backend.delete(removals)
             if there:
                 await self._backend.deliver(list(there.values()))
-                there = await self._journal.read(partial(_events, wanted))
+                there = await self._inbox.read(partial(_events, wanted))
                 if self._backend.reader is not None:
                     await self._journal.write(partial(_let_go, there.values()))
             if gone := [Removal(user=user, ids=(one,)) for one, user in wanted.items() if one not in there]:
@@ -74,6 +76,7 @@ def removal_of(entry: Entry) -> Removal:
 
 def _let_go(events: Iterable[MemoryEvent], connection: sqlite3.Connection) -> None:
     """Take what is safe elsewhere out of the journal."""
+    bring_in(connection)
     for event in events:
         owner = owner_of(connection, event.user)
         row = connection.execute(

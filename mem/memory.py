@@ -18,6 +18,7 @@ from .cleaning import LONGEST_NAME, Cleaner
 from .copies import SINK, Copies
 from .drained import DrainedReader
 from .history import Digests, Seen, Turn, write_bodies
+from .inbox import backlog_of, bring_in
 from .index import Indexer
 from .interface import (
     EventQuery,
@@ -79,6 +80,7 @@ class Memory(Remembering):
         self._own = JournalReader(journal)
         self._record = None if backend is None else backend.reader
         self._reader: MemoryReader = self._own if self._record is None else DrainedReader(self._own, self._record)
+        self._inbox = backlog_of(journal)
         self._index = Indexer(journal)
         self._clock = clock
         self._digests: Digests | None = None
@@ -94,6 +96,7 @@ class Memory(Remembering):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._index)
+            await stack.enter_async_context(self._inbox)
             if self._backend is not None and self._copies is not None:
                 await stack.enter_async_context(self._backend)
                 await stack.enter_async_context(Delivery(self._journal, sink=SINK, deliver=self._copies.deliver))
@@ -137,13 +140,18 @@ class Memory(Remembering):
         """Keep `events`, all or none. They are safe once this returns. Raises `MemoryUnavailable`."""
         try:
             changes = [await self.prepare(event) for event in events]
-            await self._journal.write(lambda connection: [change(connection) for change in changes])
+            await self._journal.write(
+                lambda connection: [*(change(connection) for change in changes), bring_in(connection)]
+            )
         except JournalError as error:
             raise _unavailable(error) from error
         self._index.wake()
 
     def _keep(self, event: MemoryEvent, turns: Sequence[Turn], connection: sqlite3.Connection) -> None:
-        if keep(connection, event, turns, self._cleaner) and self._copies is not None:
+        if not keep(connection, event, turns, self._cleaner):
+            return
+        self._inbox.grew()
+        if self._copies is not None:
             self._copies.add(connection, event)
 
     async def _unseen(self, user: str, turns: Sequence[Turn]) -> list[Turn]:
@@ -207,11 +215,12 @@ class Memory(Remembering):
                 logger.warning("memory.search_fell_back", extra={"backend": self.settings.backend})
         with suppress(TimeoutError, JournalError):  # What was said a moment ago is found too, if that is quick.
             async with asyncio.timeout(SEARCH_WAIT_SECONDS):
-                await self._index.catch_up()
+                await self.catch_up()
         return await self._reader.search(owner, words, limit=limit)
 
     async def catch_up(self) -> None:
         """Have everything that is kept by now be found. Raises `JournalError`."""
+        await self._inbox.catch_up()
         await self._index.catch_up()
 
     @property
@@ -337,14 +346,20 @@ class Memory(Remembering):
         return self._sound
 
     async def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Make a change to what is remembered, all of it."""
         try:
-            return await self._journal.write(change)
+            return await self._journal.write(partial(_with_all, change))
         except JournalError as error:
             raise _unavailable(error) from error
 
 
 def _unavailable(error: JournalError) -> MemoryUnavailable:
     return MemoryUnavailable(retry_after=1)
+
+
+def _with_all(change: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    bring_in(connection)
+    return change(connection)
 
 
 def _kept(user: str, contents: Sequence[bytes], connection: sqlite3.Connection) -> frozenset[bytes]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from store import Journal, JournalError
 
+from .inbox import backlog_of
 from .interface import EventQuery, MemoryEvent, MemoryReader, MemoryUnavailable, Owner, Session
 from .rows import LONG_COLUMNS, SELECT, event_of, key_of, owner_of, text_indexed
 from .told import Told
@@ -26,7 +27,7 @@ class JournalReader(MemoryReader):
     """Answers from this machine's journal."""
 
     def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+        self._inbox = backlog_of(journal)
 
     async def events(self, query: EventQuery) -> Sequence[MemoryEvent]:
         return await self._read(partial(_page, query))
@@ -46,7 +47,7 @@ class JournalReader(MemoryReader):
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return await self._journal.read(query)
+            return await self._inbox.read(query)
         except JournalError as error:
             raise MemoryUnavailable(retry_after=1) from error
 

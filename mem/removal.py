@@ -17,14 +17,14 @@ def remove(connection: sqlite3.Connection, owner: int, seq: int) -> None:
         return
     take_out(connection, owner, seq, text_indexed(connection, seq) or "")
     connection.execute("DELETE FROM mem_events WHERE seq = ?", (seq,))
-    _prune(connection, row[0])
+    prune(connection, row[0])
     for message in json.loads(row[1]):
-        heir = _event_with(connection, message)
+        heir = event_with(connection, message)
         if heir is not None:
-            _bequeath(connection, owner, message, heir)
+            bequeath(connection, owner, message, heir)
 
 
-def _prune(connection: sqlite3.Connection, turn: int | None) -> None:
+def prune(connection: sqlite3.Connection, turn: int | None) -> None:
     """Remove a turn that leads to no event any more, then the one before it, and so on."""
     while turn is not None:
         if connection.execute(
@@ -33,7 +33,10 @@ def _prune(connection: sqlite3.Connection, turn: int | None) -> None:
             (turn,),
         ).fetchone()[0]:
             return
-        parent, message = connection.execute("SELECT parent, message FROM mem_turns WHERE turn = ?", (turn,)).fetchone()
+        row = connection.execute("SELECT parent, message FROM mem_turns WHERE turn = ?", (turn,)).fetchone()
+        if row is None:
+            return
+        parent, message = row
         connection.execute("DELETE FROM mem_turns WHERE turn = ?", (turn,))
         connection.execute(
             "DELETE FROM mem_messages WHERE message = ?1 AND NOT EXISTS (SELECT 1 FROM mem_turns WHERE message = ?1)",
@@ -42,7 +45,7 @@ def _prune(connection: sqlite3.Connection, turn: int | None) -> None:
         turn = parent
 
 
-def _event_with(connection: sqlite3.Connection, message: int) -> int | None:
+def event_with(connection: sqlite3.Connection, message: int) -> int | None:
     """An event that says it: every turn that is there leads to one."""
     (turn,) = connection.execute("SELECT MAX(turn) FROM mem_turns WHERE message = ?", (message,)).fetchone()
     while turn is not None:
@@ -53,7 +56,7 @@ def _event_with(connection: sqlite3.Connection, message: int) -> int | None:
     return None
 
 
-def _bequeath(connection: sqlite3.Connection, owner: int, message: int, heir: int) -> None:
+def bequeath(connection: sqlite3.Connection, owner: int, message: int, heir: int) -> None:
     """Have the index find a message with the event `heir`."""
     take_out(connection, owner, heir, text_indexed(connection, heir) or "")
     (fresh,) = connection.execute("SELECT fresh FROM mem_events WHERE seq = ?", (heir,)).fetchone()

@@ -13,14 +13,14 @@ from .interface import EXCHANGES, MemoryEvent
 from .redact import at_once
 from .words import text_of_event, text_of_message
 
-# As they stand in mem_events, in the order in which `_values` gives them.
-_COLUMNS = (
+# As they stand in mem_events and mem_inbox, in the order in which `_values` gives them.
+COLUMNS = (
     "id, at, event, session, request, task, run, agent, project, model, path, answer, reasoning, tool_calls, text,"
     " state, tokens_in, tokens_out, latency, fields"
 )
-_PLACES = ", ".join("?" * (_COLUMNS.count(",") + 4))
-_INSERT = f"INSERT INTO mem_events (owner, turn, fresh, {_COLUMNS}) VALUES ({_PLACES}) ON CONFLICT DO NOTHING"  # noqa: S608 - of fixed words
-SELECT = f"SELECT seq, owner, turn, {', '.join(f'e.{name}' for name in _COLUMNS.split(', '))} FROM mem_events e"  # noqa: S608
+_PLACES = ", ".join("?" * (COLUMNS.count(",") + 4))
+_INSERT = f"INSERT INTO mem_inbox (owner, turn, fresh, {COLUMNS}) VALUES ({_PLACES})"  # noqa: S608 - of fixed words
+SELECT = f"SELECT seq, owner, turn, {', '.join(f'e.{name}' for name in COLUMNS.split(', '))} FROM mem_events e"  # noqa: S608
 
 _OWNER_AND_TURN = (
     "SELECT owner, (SELECT turn FROM mem_turns t WHERE t.owner = o.owner AND t.hash = ?) FROM mem_owners o"
@@ -58,7 +58,9 @@ def _is_kept(connection: sqlite3.Connection, owner: int, event: MemoryEvent) -> 
 
 
 def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Turn], cleaner: Cleaner) -> bool:
-    """Write an event, and of its `turns` those that are not there. False if it was kept before.
+    """Write an event into the inbox, and of its `turns` those that are not there. False: it is known to be kept.
+
+    What else is kept already is found out when it is brought in.
 
     Args:
         cleaner: For a message that was believed to be kept, and was removed meanwhile.
@@ -71,8 +73,8 @@ def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Tur
         if _is_kept(connection, owner, event):
             return False
         turn = _keep_turns(connection, owner, turns, cleaner, fresh)
-    values = (owner, turn, compact(fresh), *_values(event))
-    return connection.execute(_INSERT, values).rowcount > 0  # There are unique indexes for what is kept once.
+    connection.execute(_INSERT, (owner, turn, compact(fresh), *_values(event)))
+    return True
 
 
 def _new_owner(connection: sqlite3.Connection, user: str) -> tuple[int, None]:

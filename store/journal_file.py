@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from .changes import JournalError
+from .changes import Change, JournalError
 from .reader import open_reader
 from .schema import MIGRATIONS, NewerSchema, Step, migrate
 
@@ -72,6 +72,19 @@ def open_for_reading(directory: Path) -> sqlite3.Connection:
         connection.close()
         raise JournalError(f"{path} is of another version of the gateway: start this one once, or use that one")
     return connection
+
+
+def change_once(directory: Path, change: Change) -> None:
+    """Make a change to the journal there, for a program that opens none. Raises `JournalError`."""
+    path = directory / JOURNAL_FILE
+    try:
+        with contextlib.closing(open_again(path)) as connection:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+            connection.execute("BEGIN IMMEDIATE")
+            change(connection)
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise JournalError(f"{path} cannot be written: {error}") from error
 
 
 def empty_log(path: Path) -> bool:

@@ -196,6 +196,57 @@ _MEMORY_REQUESTS: Step = (
     """,
 )
 
+# What an exchange leaves: a row at the end of each, where there is no index to be kept. From there many at a time are
+# brought to the tables with the same columns.
+_INBOXES: Step = (
+    """
+    CREATE TABLE usage_inbox (
+        sequence INTEGER PRIMARY KEY,
+        request_id TEXT NOT NULL,
+        user TEXT NOT NULL,
+        project TEXT,
+        model TEXT NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        exact INTEGER NOT NULL,
+        status INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        at REAL NOT NULL,
+        duration REAL NOT NULL,
+        first_token REAL,
+        task_id TEXT
+    )
+    """,
+    """
+    CREATE TABLE mem_inbox (
+        seq INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
+        owner INTEGER NOT NULL,
+        at REAL NOT NULL,
+        event TEXT NOT NULL,
+        session TEXT,
+        request TEXT,
+        task TEXT,
+        run TEXT,
+        agent TEXT,
+        project TEXT,
+        model TEXT,
+        path TEXT,
+        turn INTEGER,
+        fresh TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        reasoning TEXT NOT NULL,
+        tool_calls TEXT NOT NULL,
+        text TEXT NOT NULL,
+        state TEXT NOT NULL,
+        tokens_in INTEGER,
+        tokens_out INTEGER,
+        latency REAL,
+        fields TEXT NOT NULL
+    )
+    """,
+)
+
 # Step N brings a file of version N to version N + 1. A step that was released is never changed: add another one.
 MIGRATIONS: tuple[Step, ...] = (
     (
@@ -216,6 +267,7 @@ MIGRATIONS: tuple[Step, ...] = (
     _A2A_IDS,
     _MEMORY_FILTERS,
     _MEMORY_REQUESTS,
+    _INBOXES,
 )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -13,7 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
+from attach.usage_table import usage_table
 from store import Journal, Outbox, Pace, waiting
+from store.schema import _INBOXES, MIGRATIONS
 from tests.clock import Clock
 from tests.dialects import COMPLETION, DIALECTS, MODEL, OLLAMA, PROMPT, Dialect
 from tests.gateways import Stand, standing
@@ -160,6 +165,114 @@ async def test_letting_go_is_done_in_pieces_until_it_is_done(
     assert left == 0
 
 
+async def test_each_users_made_up_names_are_their_own_and_count_by_day(journal: Journal, record: UsageRecord) -> None:
+    most = MOST_MODELS_A_DAY
+    await tell(journal, record, *(event(n, model=f"m{n}") for n in range(most - 1)))
+    assert len(await record.of("alice", since="2027-01-01")) == most - 1
+    later = 1_800_000_000.0 + 86_400
+    await tell(
+        journal,
+        record,
+        *(event(f"b{n}", user="bob", model=f"m{n}") for n in range(most)),
+        *(event(f"a{n}", model=f"new{n}") for n in range(3)),
+        *(event(f"t{n}", model=f"new{n}", at=later) for n in range(3)),
+    )
+    assert len(await record.of("bob", since="2027-01-01")) == most
+    assert sorted(row.model for row in await record.of("alice", since="2027-01-16")) == ["new0", "new1", "new2"]
+    of_day = {row.model: row.requests for row in await record.of("alice", since="2027-01-01", until="2027-01-15")}
+    assert (len(of_day), of_day["new0"], of_day[OTHER_MODEL]) == (most + 1, 1, 2)
+
+
+async def test_what_was_just_put_down_is_seen_and_outlives_whoever_put_it_down(
+    journal: Journal, record: UsageRecord, clock: Clock
+) -> None:
+    await tell(journal, record, event(1))
+    (waits,) = await journal.read(lambda c: c.execute("SELECT COUNT(*) FROM usage_inbox").fetchone())
+    assert waits == 1
+    another = UsageRecord(journal, clock=clock)  # as in the process that comes after
+    assert [row.requests for row in await another.of(None, since="2027-01-01")] == [1]
+    await tell(journal, another, event(1), event(2), event(2))
+    assert [row.requests for row in await record.of(None, since="2027-01-01")] == [2]
+
+
+async def test_what_is_let_go_was_summed_before_even_if_it_was_only_just_put_down(
+    journal: Journal, record: UsageRecord, clock: Clock
+) -> None:
+    old = clock() - 11 * 86_400
+    await tell(journal, record, event(1, at=old))
+    await record.sweep()
+    await tell(journal, record, event(2, at=old), event(3))
+    await record.sweep()
+    await tell(journal, record, event(4, at=old))
+    ids = await journal.read(lambda c: [row[0] for row in c.execute("SELECT request_id FROM usage_requests")])
+    assert ids == ["request-3"]
+    assert sum(row.requests for row in await record.of(None, since="2000-01-01")) == 4
+
+
+async def test_a_record_that_is_open_sums_by_itself(journal: Journal, record: UsageRecord) -> None:
+    async with record:
+        await tell(journal, record, event(1), event(2))
+        async with asyncio.timeout(20):
+            while await journal.read(lambda c: c.execute("SELECT 1 FROM usage_inbox").fetchone()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert await journal.read(lambda c: c.execute("SELECT requests FROM usage_days").fetchall()) == [(2,)]
+
+
+async def test_a_file_of_before_is_summed_on(tmp_path: Path) -> None:
+    row = "'request-1', 'alice', NULL, 'llama', 7, 10, 1, 200, '/', 1.8e9, 1, 1, NULL"
+    async with Journal(tmp_path, migrations=MIGRATIONS[: MIGRATIONS.index(_INBOXES)]) as journal:
+        await journal.write(lambda c: c.execute(f"INSERT INTO usage_requests VALUES (1, {row})"))
+        await journal.write(
+            lambda c: c.execute("INSERT INTO usage_days VALUES ('alice', '2027-01-15', 'llama', 1, 0, 0, 7, 10)")
+        )
+    async with Journal(tmp_path) as journal:
+        record = UsageRecord(journal)
+        await tell(journal, record, event(1), event(2))
+        (found,) = await record.of("alice", since="2027-01-01")
+    assert (found.requests, found.tokens_in, found.tokens_out) == (2, 14, 20)
+
+
+def put_down_and_die(directory: Path) -> None:
+    async def run() -> None:
+        async with Journal(directory) as journal:
+            record = UsageRecord(journal)
+            await tell(journal, record, *(event(n) for n in range(3)))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    asyncio.run(run())
+
+
+def sum_up(directory: Path, user: str) -> None:
+    async def run() -> None:
+        async with Journal(directory) as journal, UsageRecord(journal) as record:
+            changes = [record.changes(event(n, user=user)) for n in range(600)]
+            await asyncio.gather(*(journal.write(change) for change in changes if change is not None))
+
+    asyncio.run(run())
+
+
+async def test_a_killed_gateways_requests_are_in_the_table_once(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=put_down_and_die, args=(tmp_path,))
+    process.start()
+    await asyncio.to_thread(process.join, 40)
+    assert process.exitcode == -signal.SIGKILL
+    for _ in range(2):
+        head, row, _ = (await usage_table(tmp_path, user=None, days=36_500)).splitlines()
+        assert dict(zip(head.split(), row.split(), strict=False))["requests"] == "3"
+
+
+async def test_processes_that_tell_the_same_requests_count_each_once(journal: Journal, record: UsageRecord) -> None:
+    context = multiprocessing.get_context("spawn")
+    several = [context.Process(target=sum_up, args=(journal.path.parent, "alice")) for _ in range(2)]
+    for process in several:
+        process.start()
+    while any(process.is_alive() for process in several):
+        assert sum(row.requests for row in await record.of(None, since="2000-01-01")) <= 600
+        await asyncio.sleep(0.02)
+    assert [process.exitcode for process in several] == [0, 0]
+    assert [row.requests for row in await record.of(None, since="2000-01-01")] == [600]
+
+
 # Every backend
 
 
@@ -183,9 +296,12 @@ async def backend(request: pytest.FixtureRequest, journal: Journal, record: Usag
         yield await stack.enter_async_context(backends[request.param])
 
 
-async def test_the_changes_of_a_backend_may_be_applied_twice(journal: Journal, backend: UsageBackend) -> None:
+async def test_the_changes_of_a_backend_may_be_applied_twice(
+    journal: Journal, record: UsageRecord, backend: UsageBackend
+) -> None:
     async def rows() -> list[Any]:
         tables = ("usage_requests", "usage_days", "outbox")
+        await record.of(None, since="2000-01-01")  # What was put down is entered before it is read.
         return await journal.read(lambda c: [c.execute(f"SELECT * FROM {table}").fetchall() for table in tables])
 
     await tell(journal, backend, event())

@@ -12,4 +12,7 @@ def usage_rows(directory: Path) -> list[dict[str, Any]]:
     """Every request that is recorded by now, oldest first."""
     with closing(sqlite3.connect(directory / "journal.sqlite")) as connection:
         connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute("SELECT * FROM usage_requests ORDER BY sequence")]
+        tables = ("usage_requests", "usage_inbox")
+        connection.execute("BEGIN")
+        rows = [dict(row) for table in tables for row in connection.execute(f"SELECT * FROM {table} ORDER BY sequence")]
+        return list({row["request_id"]: row for row in reversed(rows)}.values())[::-1]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Self
 
-from store import Change, Journal, JournalError
+from store import Backlog, Change, Journal, JournalError
 
 from .interface import UsageBackend, UsageEvent
 
@@ -27,6 +27,41 @@ OTHER_MODEL = "other"
 NO_MODEL = "unknown"
 SWEEP_SECONDS = 60.0
 SWEPT_AT_ONCE = 1_000
+
+_COLUMNS = (
+    "request_id, user, project, model, tokens_in, tokens_out, exact, status, path, at, duration, first_token, task_id"
+)
+_PUT_DOWN = f"INSERT INTO usage_inbox ({_COLUMNS}) VALUES ({', '.join('?' * 13)})"  # noqa: S608 - of fixed words
+_ENTER = (
+    f"INSERT INTO usage_requests ({_COLUMNS}) SELECT {_COLUMNS} FROM usage_inbox WHERE true ORDER BY sequence"  # noqa: S608
+    " ON CONFLICT (request_id) DO NOTHING"
+)
+_DAY = "CAST(at / 86400 AS INTEGER)"
+_ADD_TO_DAYS = f"""
+    INSERT INTO usage_days (user, day, model, requests, errors, estimated, tokens_in, tokens_out)
+    SELECT user, date(number * 86400, 'unixepoch'), model, requests, errors, estimated, tokens_in, tokens_out FROM (
+        SELECT user, {_DAY} AS number, model, COUNT(*) AS requests, SUM(status >= 400) AS errors,
+            SUM(NOT exact) AS estimated, SUM(tokens_in) AS tokens_in, SUM(tokens_out) AS tokens_out
+        FROM usage_requests WHERE sequence > ? GROUP BY user, number, model
+    ) WHERE true
+    ON CONFLICT (user, day, model) DO UPDATE SET requests = requests + excluded.requests,
+        errors = errors + excluded.errors, estimated = estimated + excluded.estimated,
+        tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out
+"""  # noqa: S608
+# Who may have too many models on a day, with those that are new.
+_CROWDED = f"""
+    SELECT user, number FROM (
+        SELECT user, {_DAY} AS number, COUNT(DISTINCT model) AS models FROM usage_requests WHERE sequence > ?
+        GROUP BY user, number
+    ) new
+    WHERE models + (
+        SELECT COUNT(*) FROM usage_days d WHERE d.user = new.user AND d.day = date(new.number * 86400, 'unixepoch')
+    ) > ?
+"""  # noqa: S608
+_MODELS_OF_DAY = "SELECT model FROM usage_days WHERE user = ? AND day = ?"
+_NEW = f"sequence > ? AND user = ? AND {_DAY} = ?"
+_NEW_MODELS = f"SELECT model FROM usage_requests WHERE {_NEW} GROUP BY model ORDER BY MIN(sequence)"  # noqa: S608
+_NAME_OTHER = f"UPDATE usage_requests SET model = ? WHERE {_NEW} AND model = ?"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +93,34 @@ class UsageRecord(UsageBackend):
 
     def __init__(self, journal: Journal, *, keep_days: int = 90, clock: Callable[[], float] = time.time) -> None:
         self._journal = journal
+        self._inbox = Backlog(journal, waits=_is_put_down, work=_bring_in)
         self._keep_days = keep_days
         self._clock = clock
         self._sweeper: asyncio.Task[None] | None = None
 
     def changes(self, event: UsageEvent) -> Change | None:
-        return partial(_write, event)
+        return partial(self._put_down, event)
+
+    def _put_down(self, event: UsageEvent, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            _PUT_DOWN,
+            (
+                event.request_id,
+                event.user,
+                event.project,
+                (event.model or NO_MODEL)[:MOST_MODEL_CHARS],
+                event.tokens_in,
+                event.tokens_out,
+                event.exact,
+                event.status,
+                event.path[:MOST_PATH_CHARS],
+                event.at,
+                event.duration,
+                event.first_token,
+                event.task_id,
+            ),
+        )
+        self._inbox.grew()
 
     def observe(self, event: UsageEvent) -> None:
         pass
@@ -95,9 +152,10 @@ class UsageRecord(UsageBackend):
                 for row in rows
             ]
 
-        return await self._journal.read(query)
+        return await self._inbox.read(query)
 
     async def __aenter__(self) -> Self:
+        await self._inbox.__aenter__()
         self._sweeper = asyncio.create_task(self._sweep_on(), name="usage-sweeper")
         return self
 
@@ -106,6 +164,7 @@ class UsageRecord(UsageBackend):
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
             self._sweeper = None
+        await self._inbox.__aexit__()
 
     async def sweep(self) -> None:
         """Let go of what is too old or too much. Raises `JournalError`."""
@@ -135,64 +194,39 @@ def _numbered(day: int) -> str:
     return days_before(day * 86_400, 0)
 
 
-def _write(event: UsageEvent, connection: sqlite3.Connection) -> None:
-    model = (event.model or NO_MODEL)[:MOST_MODEL_CHARS]
-    new = connection.execute(
-        "INSERT INTO usage_requests (request_id, user, project, model, tokens_in, tokens_out, exact, status, path, at,"
-        " duration, first_token, task_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (request_id) DO NOTHING",
-        (
-            event.request_id,
-            event.user,
-            event.project,
-            model,
-            event.tokens_in,
-            event.tokens_out,
-            event.exact,
-            event.status,
-            event.path[:MOST_PATH_CHARS],
-            event.at,
-            event.duration,
-            event.first_token,
-            event.task_id,
-        ),
-    ).rowcount
-    if new:
-        _add_to_day(event, model, connection)
+def _is_put_down(connection: sqlite3.Connection) -> bool:
+    (waits,) = connection.execute("SELECT EXISTS (SELECT 1 FROM usage_inbox)").fetchone()
+    return bool(waits)
 
 
-def _add_to_day(event: UsageEvent, model: str, connection: sqlite3.Connection) -> None:
-    counts = (event.status >= 400, not event.exact, event.tokens_in, event.tokens_out)
-    day = _day(event.at)
-    if connection.execute(
-        "UPDATE usage_days SET requests = requests + 1, errors = errors + ?, estimated = estimated + ?,"
-        " tokens_in = tokens_in + ?, tokens_out = tokens_out + ? WHERE user = ? AND day = ? AND model = ?",
-        (*counts, event.user, day, model),
-    ).rowcount:
-        return
-    model = _model(event, model, day, connection)
-    connection.execute(
-        "INSERT INTO usage_days (user, day, model, requests, errors, estimated, tokens_in, tokens_out)"
-        " VALUES (?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (user, day, model) DO UPDATE SET"
-        " requests = requests + 1, errors = errors + excluded.errors, estimated = estimated + excluded.estimated,"
-        " tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out",
-        (event.user, day, model, *counts),
-    )
+def _bring_in(connection: sqlite3.Connection) -> int:
+    """Enter what was put down, each request once, and add it to the sums. Returns how much was put down."""
+    if not _is_put_down(connection):
+        return 0
+    (last,) = connection.execute("SELECT coalesce(max(sequence), 0) FROM usage_requests").fetchone()
+    connection.execute(_ENTER)
+    _name_other_models(connection, last)
+    connection.execute(_ADD_TO_DAYS, (last,))
+    return connection.execute("DELETE FROM usage_inbox").rowcount
 
 
-def _model(event: UsageEvent, model: str, day: str, connection: sqlite3.Connection) -> str:
-    """What a model that is new today is called: callers can make names up, and no more than so many are told apart."""
-    (models,) = connection.execute(
-        "SELECT COUNT(*) FROM usage_days WHERE user = ? AND day = ?", (event.user, day)
-    ).fetchone()
-    if models < MOST_MODELS_A_DAY:
-        return model
-    connection.execute("UPDATE usage_requests SET model = ? WHERE request_id = ?", (OTHER_MODEL, event.request_id))
-    return OTHER_MODEL
+def _name_other_models(connection: sqlite3.Connection, last: int) -> None:
+    """Callers can make names of models up: no more than so many of a user and day are told apart."""
+    for user, day in connection.execute(_CROWDED, (last, MOST_MODELS_A_DAY)).fetchall():
+        of_day = (user, _numbered(day))
+        known = {model for (model,) in connection.execute(_MODELS_OF_DAY, of_day)}
+        for (model,) in connection.execute(_NEW_MODELS, (last, user, day)).fetchall():
+            if model in known:
+                continue
+            if len(known) < MOST_MODELS_A_DAY:
+                known.add(model)
+            else:
+                connection.execute(_NAME_OTHER, (OTHER_MODEL, last, user, day, model))
 
 
 def _let_go(oldest: float, first_day: str, connection: sqlite3.Connection) -> bool:
     """Whether there may be more. Rows are in the order in which they came, so that the first ones are the oldest."""
+    _bring_in(connection)
     gone = connection.execute(
         "DELETE FROM usage_requests WHERE sequence IN (SELECT sequence FROM usage_requests ORDER BY sequence LIMIT ?)"
         " AND (at < ? OR sequence <= (SELECT max(sequence) FROM usage_requests) - ?)",

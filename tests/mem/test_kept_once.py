@@ -7,6 +7,7 @@ import sqlite3
 from mem import MemoryEvent
 from mem.cleaning import Cleaner
 from mem.history import Digests, Turn
+from mem.inbox import bring_in
 from mem.redact import at_once
 from mem.rows import _KEPT, keep
 from store.schema import _MEMORY_REQUESTS, MIGRATIONS, migrate
@@ -27,7 +28,11 @@ def turns_of(user: str, *said: str) -> list[Turn]:
 
 
 def put(journal: sqlite3.Connection, event: MemoryEvent, *said: str) -> bool:
-    return keep(journal, event, turns_of(event.user, *said), CLEANER)
+    """Whether it came to be kept."""
+    before = count(journal, "mem_events")
+    keep(journal, event, turns_of(event.user, *said), CLEANER)
+    bring_in(journal)
+    return count(journal, "mem_events") > before
 
 
 def count(journal: sqlite3.Connection, table: str) -> int:
@@ -36,7 +41,11 @@ def count(journal: sqlite3.Connection, table: str) -> int:
 
 def test_a_request_that_a_file_of_before_has_is_not_kept_again() -> None:
     journal = connection(MIGRATIONS.index(_MEMORY_REQUESTS))
-    assert put(journal, MemoryEvent(user=ALICE, event="chat", request_id="r"), "hello")
+    journal.execute("INSERT INTO mem_owners (user) VALUES (?)", (ALICE,))
+    journal.execute(
+        "INSERT INTO mem_events (id, owner, at, event, request, fresh, answer, reasoning, tool_calls, text, state,"
+        " fields) VALUES (randomblob(16), 1, 0, 'chat', 'r', '[]', '', '', '[]', '', 'done', '{}')"
+    )
     migrate(journal)
     assert not put(journal, MemoryEvent(user=ALICE, event="chat", request_id="r"), "hello")
     assert not put(journal, MemoryEvent(user=ALICE, event="completion", request_id="r"), "something else")
@@ -61,6 +70,7 @@ def test_a_message_is_kept_once_whether_or_not_it_was_believed_to_be_there() -> 
         for turn in turns[::2]:
             turn.body = "{}"
         assert keep(journal, MemoryEvent(user=ALICE, event="chat"), turns, CLEANER)
+    assert bring_in(journal) == 4
     fresh = [row[0] for row in journal.execute("SELECT fresh FROM mem_events ORDER BY seq")]
     assert fresh == ["[1,2]", "[]", "[]", "[3]"]
     assert (count(journal, "mem_messages"), count(journal, "mem_turns")) == (3, 5)
