@@ -778,7 +778,7 @@ async def test_an_answer_waits_for_its_record_no_longer_than_it_is_told(gate: Ga
 async def test_without_a_record_answers_go_on_and_quotas_hold(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     async with gate(OLLAMA.script(320), 1000) as stand:
         with closing(sqlite3.connect(stand.directory / "journal.sqlite")) as other:
-            other.execute("DROP TABLE usage_requests")
+            other.execute("DROP TABLE usage_inbox")
             other.commit()
         statuses = [(await stand.ask("POST", OLLAMA.path, body=OLLAMA.ask(stream=False))).status for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
