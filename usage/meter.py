@@ -56,7 +56,7 @@ class MeterUnavailable(QuotaError):
         super().__init__("Token quotas cannot be checked now: try again.")
 
 
-@dataclass(slots=True, kw_only=True)  # Not frozen: that is slow, and there is one for every request.
+@dataclass(slots=True)  # Not frozen: that is slow, and there is one for every request.
 class Standing:
     """What a user has left. Nobody changes it.
 
@@ -179,9 +179,10 @@ class _Account:
             self.used -= slices.pop(0).tokens
 
     def use(self, tokens: int, leaves: float) -> _Slice:
-        if not self.slices or self.slices[-1].leaves < leaves:
-            self.slices.append(_Slice(leaves, 0))
-        piece = self.slices[-1]
+        slices = self.slices
+        if not slices or slices[-1].leaves < leaves:
+            slices.append(_Slice(leaves, 0))
+        piece = slices[-1]
         piece.tokens += tokens
         self.used += tokens
         return piece
@@ -211,9 +212,10 @@ class MemoryMeter(Meter):
         """
         self.limit = limit
         self.window = window
-        self._quiet = window * (1 + 1 / _SLICES)
+        self._part = window / _SLICES
+        self._quiet = window + self._part
         self._capacity = capacity
-        self._clock = clock
+        self.now = clock
         self._accounts: dict[str, _Account] = {}  # those that were touched last are last
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -222,7 +224,7 @@ class MemoryMeter(Meter):
         return len(self._accounts)
 
     async def reserve(self, user: str, *, prompt: int, expected: int | None) -> Reservation:
-        now = self._clock()
+        now = self.now()
         account = self.touch(user, now)
         left = self.limit - account.used - account.held
         if prompt > self.limit:
@@ -237,19 +239,19 @@ class MemoryMeter(Meter):
         granted = min(prompt + expected, left)
         account.held += granted
         account.open += 1
-        return _MemoryReservation(self, user, account, granted, self._standing(account, now))
+        return _MemoryReservation(self, user, account, granted, Standing(self.limit, left - granted, self.window))
 
     async def standing(self, user: str) -> Standing:
         account = self._accounts.get(user)
         if account is None:
             return Standing(limit=self.limit, remaining=self.limit)
-        now = self._clock()
+        now = self.now()
         account.forget(now)
         return self._standing(account, now)
 
     def sweep(self) -> None:
         """Drop users whose window is empty, a thousand at a time. The meter does that by itself."""
-        now = self._clock()
+        now = self.now()
         self._sweeping = None
         for user, account in list(islice(self._accounts.items(), _MOST_SWEPT)):
             if account.touched + self._quiet > now:
@@ -265,11 +267,7 @@ class MemoryMeter(Meter):
 
     def leaves(self, now: float) -> float:
         """When what is used now no longer counts."""
-        part = self.window / _SLICES
-        return (floor(now / part) + 1) * part + self.window
-
-    def now(self) -> float:
-        return self._clock()
+        return (floor(now / self._part) + 1) * self._part + self.window
 
     def touch(self, user: str, now: float) -> _Account:
         """The user's account, up to date, and again the last to be swept."""
@@ -278,10 +276,12 @@ class MemoryMeter(Meter):
             if len(self._accounts) >= self._capacity:
                 self._make_room()
             account = _Account()
-        account.forget(now)
+        if account.slices and account.slices[0].leaves <= now:
+            account.forget(now)
         account.touched = now
         self._accounts[user] = account
-        self._sweep_later(now)
+        if self._sweeping is None:
+            self._sweep_later(now)
         return account
 
     def _make_room(self) -> None:
@@ -347,12 +347,13 @@ class _MemoryReservation(Reservation):
         if self._settled:
             return True
         self._settled = True
-        now = self._meter.now()
-        account = self._meter.touch(self._user, now)
+        meter = self._meter
+        now = meter.now()
+        account = meter.touch(self._user, now)
         account.open -= 1
         account.held -= self._held
         if used > self._used:
-            account.use(used - self._used, self._meter.leaves(now))
+            account.use(used - self._used, meter.leaves(now))
         else:
             self._give_back(self._used - used, now)
         if completion:

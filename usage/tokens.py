@@ -111,14 +111,25 @@ class TokenCounter:
 
     async def count_prompt(self, prompt: Prompt) -> int:
         """Tokens of all that a request asks an engine to read; in a thread where that takes long."""
-        if len(prompt.messages) * 64 + sum(map(len, prompt.texts)) > _LARGE:
-            return await asyncio.to_thread(self._count_prompt, prompt)
-        return self._count_prompt(prompt)
+        tokens = self.count_prompt_now(prompt)
+        return await asyncio.to_thread(self._count_prompt, prompt) if tokens is None else tokens
+
+    def count_prompt_now(self, prompt: Prompt) -> int | None:
+        """As `count_prompt`; None: it takes long."""
+        messages, texts = prompt.messages, prompt.texts
+        size = 64 * len(messages)
+        for text in texts:
+            size += len(text)
+        return None if size > _LARGE else self._count_prompt(prompt)
 
     def _count_prompt(self, prompt: Prompt) -> int:
-        tokens = prompt.token_ids + sum(map(self.count, prompt.texts))
+        tokens, known, count = prompt.token_ids, self._counted.get, self.count
+        for text in prompt.texts:
+            tokens += known(hash(text)) or count(text)
         if prompt.operation == "chat" and prompt.messages:
-            tokens += _PER_ANSWER + sum(map(self._wrapping, prompt.messages))
+            tokens += _PER_ANSWER
+            for message in prompt.messages:
+                tokens += self._wrapping(message)
         return tokens
 
     def _wrapping(self, message: ChatMessage) -> int:
