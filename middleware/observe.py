@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,6 +12,7 @@ from wire import RequestReading, is_metered, read_question
 
 from .body import LARGE_BYTES, Announced, Body, announced, decoded, read_body
 from .observed import ObservedExchange
+from .quota import TokenQuotaMiddleware
 from .record import Recorder
 
 logger = logging.getLogger(__name__)
@@ -19,8 +20,7 @@ logger = logging.getLogger(__name__)
 _IDENTITY = (b"accept-encoding", b"identity")
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(NamedTuple):
     """A body that was read, and what is forwarded in its place."""
 
     reading: RequestReading
@@ -45,6 +45,9 @@ class ObserveMiddleware:
         self.app = app
         self.recorder = recorder
         self.asks = ask_for_usage
+        # One behind the other without a coroutine for each, as with `Check`.
+        self._quota = app if isinstance(app, TokenQuotaMiddleware) else None
+        self._behind = app if self._quota is None else self._quota.app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
@@ -59,14 +62,16 @@ class ObserveMiddleware:
         if body.left:
             await self.app(scope, body.replay(receive), send)
             return
-        exchange = await self._observe(scope, header, body)
+        exchange = self._observe(scope, header, body, await self._read(scope, header.coding, body))
         if exchange is None:
             await self.app(scope, body.replay(receive), send)
             return
         state = scope["state"]
         state["observer"] = exchange
         try:
-            await self.app(scope, body.replay(receive), send)
+            if self._quota is not None:
+                await self._quota.admit(exchange)
+            await self._behind(scope, body.replay(receive), send)
         except BaseException as error:
             await exchange.ended(error)
             raise
@@ -75,21 +80,21 @@ class ObserveMiddleware:
         finally:
             state.pop("observer", None)  # It leads back to all of this, which is free now if it does not.
 
-    async def _observe(self, scope: Scope, header: Announced, body: Body) -> ObservedExchange | None:
+    def _observe(self, scope: Scope, header: Announced, body: Body, question: _Question) -> ObservedExchange | None:
         """Make ready to observe, put what is forwarded into `body`; None: nobody wants to know of this one."""
-        question = await self._read(scope, header.coding, body)
-        recorder, state = self.recorder, scope["state"]
+        reading, changed, plain = question
+        recorder = self.recorder
         remembered = recorder.memory is not None and recorder.memory.wants(
-            scope["path"], question.reading.model or "", remember=state.get("remember", True)
+            scope["path"], reading.model or "", remember=scope["state"].get("remember", True)
         )
         if recorder.usage is None and not remembered:
             return None
-        if question.changed is None:
+        if changed is None:
             scope["headers"] = [*header.other, *header.codings, _IDENTITY]
         else:
-            body.content = question.changed
+            body.content = changed
             scope["headers"] = [*header.other, _IDENTITY]
-        return ObservedExchange(recorder, scope, question.reading, plain=question.plain, remembered=remembered)
+        return ObservedExchange(recorder, scope, reading, plain=plain, remembered=remembered)
 
     async def _read(self, scope: Scope, coding: bytes, body: Body) -> _Question:
         path, content, limit = scope["path"], body.content, self.recorder.capture_bytes

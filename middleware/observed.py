@@ -12,9 +12,9 @@ from typing import Any, Literal
 from starlette.types import Scope
 
 from usage import Reservation
-from wire import Capture, LastFrame, Refusal, RequestReading, StreamEstimator, UsageChunkFilter
+from wire import AnswerReading, Capture, LastFrame, Refusal, RequestReading, StreamEstimator, UsageChunkFilter
 
-from .record import STREAMS, Ending, Recorder
+from .record import STREAMS, Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +40,20 @@ class ObservedExchange:
         holds: The piece that completes the answer is kept until `commit`.
         status: The answer's; None: there is none yet.
         first_piece: When the first piece of the answer's body came, on the clock of `started`.
+        capture: The answer's body.
+        reservation: What the quota holds for it: what is generated keeps within, and in the end it is settled.
+        asking: A top-up that is under way.
+        how: How it ended. `done`: the engine's last frame came; `failed`: the engine did, before it answered; else
+            `aborted`.
+        failure: The status that what ended it is answered with, where that was the engine's fault.
+        elapsed: Seconds from the request to its end.
+        reading: The answer, once it was read.
     """
 
     __slots__ = (
         "_allowed",
         "_asked_again",
-        "_asking",
         "_by_bytes",
-        "_capture",
         "_cut",
         "_end",
         "_estimator",
@@ -59,20 +65,26 @@ class ObservedExchange:
         "_recorder",
         "_recording",
         "_refused_more",
-        "_reservation",
         "_running",
         "_sent",
         "_tokens",
         "_uncounted",
+        "asking",
         "begun",
+        "capture",
         "content_encoding",
         "content_type",
+        "elapsed",
+        "failure",
         "first_piece",
         "holds",
+        "how",
         "path",
         "plain",
+        "reading",
         "remembered",
         "request",
+        "reservation",
         "started",
         "state",
         "status",
@@ -93,21 +105,25 @@ class ObservedExchange:
         self.status: int | None = None
         self.content_type = self.content_encoding = b""
         self.first_piece: float | None = None
+        self.reservation: Reservation | None = None
+        self.asking: asyncio.Task[None] | None = None
+        self.how: Literal["done", "aborted", "failed"] = "aborted"
+        self.failure: int | None = None
+        self.elapsed = 0.0
+        self.reading: AnswerReading | None = None
         self._recorder = recorder
         self._recording: asyncio.Future[None] | None = None
-        self._capture = Capture(recorder.capture_bytes)
-        self._keep = self._capture.add
+        self.capture = Capture(recorder.capture_bytes)
+        self._keep = self.capture.add
         self._is_last: Callable[[bytes], bool] | None = None
         self._filter: UsageChunkFilter | None = None
         self._kept = self._sent = b""
         self._end: Callable[[Refusal], None] | None = None
         self._prompt: int | None = None
         self._by_bytes = False
-        self._reservation: Reservation | None = None
         self._estimator: StreamEstimator | None = None
         self._tokens = 0
         self._allowed: float = inf
-        self._asking: asyncio.Task[None] | None = None
         self._uncounted: list[bytes] = []
         self._refused_more = self._cut = self._running = self._asked_again = False
 
@@ -115,10 +131,15 @@ class ObservedExchange:
 
     async def count_prompt(self) -> int:
         """Tokens of the prompt, by our own count; counted once."""
-        if self._prompt is None:
-            self._by_bytes = not self._recorder.counter.ready
-            self._prompt = await self._recorder.counter.count_prompt(self.request)
-        return self._prompt
+        prompt = self._prompt
+        if prompt is None:
+            counter = self._recorder.counter
+            self._by_bytes = not counter.ready
+            prompt = counter.count_prompt_now(self.request)
+            if prompt is None:
+                prompt = await counter.count_prompt(self.request)
+            self._prompt = prompt
+        return prompt
 
     async def count_prompt_again(self) -> bool:
         """Whether the prompt is counted better now: right after a start, only its bytes can be."""
@@ -129,18 +150,9 @@ class ObservedExchange:
         await self.count_prompt()
         return True
 
-    def reserved(self, reservation: Reservation) -> None:
-        """Watch that what is generated keeps within `reservation`, and settle that in the end."""
-        self._reservation = reservation
-
     def refused(self, reason: str) -> None:
         """Nothing could be reserved."""
         self._recorder.metrics.refused(reason)
-
-    @property
-    def asking(self) -> asyncio.Task[None] | None:
-        """A top-up that is under way."""
-        return self._asking
 
     # The proxy's side: `proxy.Observer`.
 
@@ -178,9 +190,9 @@ class ObservedExchange:
             headers = [field for field in headers if field[0] != b"content-length"]
         if not length_known:
             self._is_last = LastFrame(self.path).seen
-            if self._reservation is not None and (self.request.stream or self.content_type.startswith(STREAMS)):
+            if self.reservation is not None and (self.request.stream or self.content_type.startswith(STREAMS)):
                 self._estimator = StreamEstimator(self.path)
-                self._allowed = max(self._reservation.granted - (self._prompt or 0), 0)
+                self._allowed = max(self.reservation.granted - (self._prompt or 0), 0)
         return headers
 
     def piece(self, piece: bytes, last: bool) -> bytes:
@@ -205,7 +217,11 @@ class ObservedExchange:
             return self._hold(piece, last) if last and not self.holds and self._recording is None else piece
 
     async def commit(self) -> bytes:
-        await self._record("done")
+        recording = self._recording or self._record("done")
+        if not recording.done():
+            await asyncio.sleep(0)  # What takes no waiting is written by the end of this turn of the loop.
+            if not recording.done():
+                await self._recorder.wait(recording)
         self.holds = False
         kept, self._kept = self._kept, b""
         return kept
@@ -213,11 +229,13 @@ class ObservedExchange:
     async def ended(self, error: BaseException | None) -> None:
         """The exchange is over, by `error` or without one. What was not recorded as done was aborted, or failed."""
         self._end = None
-        if self._recording is None:
-            if self.begun:
-                await self._record("failed" if self._recorder.is_failure(error) else "aborted", error)
-            elif self._reservation is not None:
-                await self._reservation.settle(0)
+        if self._recording is not None:
+            return
+        if self.begun:
+            self.failure = None if error is None else self._recorder.status_of(error)
+            await self._recorder.wait(self._record("aborted" if self.failure is None else "failed"))
+        elif self.reservation is not None:
+            await self.reservation.settle(0)
 
     def _rarely(self, piece: bytes, last: bool) -> bytes:
         """The first piece, the last one, and what comes when nothing is watched any more."""
@@ -253,19 +271,11 @@ class ObservedExchange:
             self._tokens = estimator.add(b"".join(self._uncounted))
             self._uncounted.clear()
 
-    async def _record(self, how: Literal["done", "aborted", "failed"], error: BaseException | None = None) -> None:
-        if self._recording is None:
-            self._recording = self._recorder.start(
-                Ending(
-                    exchange=self,
-                    how=how,
-                    error=error,
-                    capture=self._capture,
-                    reservation=self._reservation,
-                    elapsed=time.perf_counter() - self.started,
-                )
-            )
-        await self._recorder.wait(self._recording)
+    def _record(self, how: Literal["done", "aborted", "failed"]) -> asyncio.Future[None]:
+        self.how = how
+        self.elapsed = time.perf_counter() - self.started
+        self._recording = self._recorder.start(self)
+        return self._recording
 
     # A stream that has used up what it was granted.
 
@@ -276,15 +286,15 @@ class ObservedExchange:
                 return piece
             self._cut_off()
             return piece[:end]
-        if self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask_for_more())
+        if self.asking is None:
+            self.asking = asyncio.get_running_loop().create_task(self._ask_for_more())
         return piece
 
     async def _ask_for_more(self) -> None:
         """Top up by as many blocks as the stream is ahead; refused, end it as soon as it stands between two events."""
-        assert self._reservation is not None
+        assert self.reservation is not None
         blocks = ceil((self._tokens - self._allowed) / TOP_UP) * TOP_UP
-        if await self._reservation.top_up(blocks):
+        if await self.reservation.top_up(blocks):
             self._allowed += blocks
         elif self._recorder.midstream == "finish":
             self._allowed = inf
@@ -292,7 +302,7 @@ class ObservedExchange:
             self._refused_more = True
             if _event_end(self._sent, b"", self.content_type) == 0:
                 self._cut_off()
-        self._asking = None
+        self.asking = None
 
     def _cut_off(self) -> None:
         assert self._end is not None

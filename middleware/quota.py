@@ -28,18 +28,20 @@ class TokenQuotaMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: ObservedExchange | None = scope["state"].get("observer")
         if exchange is not None:
-            fields: Fields = scope["state"]["answer_fields"]
-            try:
-                reservation = await self._reserve(exchange)
-            except (QuotaExceeded, PromptExceedsQuota) as refused:
-                exchange.refused("window" if isinstance(refused, QuotaExceeded) else "prompt")
-                fields += rate_limit_fields(
-                    Standing(limit=refused.limit, remaining=refused.remaining, reset=refused.reset)
-                )
-                raise
-            exchange.reserved(reservation)
-            fields += rate_limit_fields(reservation.standing)
+            await self.admit(exchange)
         await self.app(scope, receive, send)
+
+    async def admit(self, exchange: ObservedExchange) -> None:
+        """All that this layer does with a request: `ObserveMiddleware` calls it when it stands right in front."""
+        fields: Fields = exchange.state["answer_fields"]
+        try:
+            reservation = await self._reserve(exchange)
+        except (QuotaExceeded, PromptExceedsQuota) as refused:
+            exchange.refused("window" if isinstance(refused, QuotaExceeded) else "prompt")
+            fields += rate_limit_fields(Standing(limit=refused.limit, remaining=refused.remaining, reset=refused.reset))
+            raise
+        exchange.reservation = reservation
+        fields += rate_limit_fields(reservation.standing)
 
     async def _reserve(self, exchange: ObservedExchange) -> Reservation:
         request = exchange.request

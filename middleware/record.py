@@ -7,14 +7,13 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mem import MemoryEvent, Remembering, State, exchange_event
 from store import Change, Journal, JournalError
-from usage import Metrics, Midstream, Reservation, TokenCounter, UsageBackend, UsageEvent
-from wire import AnswerReading, Capture, read_answer
+from usage import Metrics, Midstream, TokenCounter, UsageBackend, UsageEvent
+from wire import AnswerReading, read_answer
 
 from .body import LARGE_BYTES, UnreadableEncoding, inflate
 
@@ -29,26 +28,6 @@ _MOST_LATE = 1_000  # Each keeps what is to be written of it.
 _LEFT = 499
 
 
-@dataclass(slots=True, kw_only=True)
-class Ending:
-    """An exchange that is over.
-
-    Attributes:
-        how: `done`: the engine's last frame came; `failed`: the engine did, before it answered; else `aborted`.
-        error: What ended it, if anything was raised.
-        elapsed: Seconds from the request to its end.
-        reading: The answer, once it was read.
-    """
-
-    exchange: ObservedExchange
-    how: Literal["done", "aborted", "failed"]
-    error: BaseException | None
-    capture: Capture
-    reservation: Reservation | None
-    elapsed: float
-    reading: AnswerReading | None = None
-
-
 class _Tokens(NamedTuple):
     input: int
     output: int
@@ -58,7 +37,6 @@ class _Tokens(NamedTuple):
 _NOTHING = _Tokens(0, 0, False)
 
 
-@dataclass(slots=True)
 class _Found:
     """What was found out about an exchange that is over: all that it takes to write it down and to settle it.
 
@@ -66,19 +44,16 @@ class _Found:
     settled before, it would count for nobody.
     """
 
-    request_id: str
-    reservation: Reservation | None
-    asking: asyncio.Task[None] | None
-    done: asyncio.Future[None]
-    tokens: _Tokens = _NOTHING
-    event: UsageEvent | None = None
-    changes: list[Change] = field(default_factory=list)
+    __slots__ = ("asking", "changes", "done", "event", "request_id", "reservation", "tokens")
 
-    @classmethod
-    def nothing(cls, ending: Ending, done: asyncio.Future[None]) -> _Found:
-        """Nothing yet."""
-        exchange = ending.exchange
-        return cls(exchange.state["request_id"], ending.reservation, exchange.asking, done)
+    def __init__(self, exchange: ObservedExchange, done: asyncio.Future[None]) -> None:
+        self.request_id: str = exchange.state["request_id"]
+        self.reservation = exchange.reservation
+        self.asking = exchange.asking
+        self.done = done
+        self.tokens = _NOTHING
+        self.event: UsageEvent | None = None
+        self.changes: list[Change] = []
 
 
 class Recorder:
@@ -120,7 +95,7 @@ class Recorder:
         self.capture_bytes = capture_bytes
         self.commit_timeout = commit_timeout
         self.refuses_usage: set[str] = set()  # engines that know no stream_options
-        self._status_of = status_of
+        self.status_of = status_of
         self._running: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -131,28 +106,22 @@ class Recorder:
         if self._running:
             await asyncio.wait(self._running, timeout=10 * self.commit_timeout)
 
-    def is_failure(self, error: BaseException | None) -> bool:
-        """Whether an exchange ended because the engine failed."""
-        return error is not None and self._status_of(error) is not None
-
-    def start(self, ending: Ending) -> asyncio.Future[None]:
+    def start(self, exchange: ObservedExchange) -> asyncio.Future[None]:
         """Record it: at once where that takes no waiting, else in a task. The future is done then, and never raises.
 
         Who cancels the future gives the record up: what is held for it is let go, its tokens are settled all the same.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._running.add(done)
-        found = self._found_now(ending, done)
+        found = self._found_now(exchange, done)
         if found is None:
-            self._run_until_given_up(self._record(ending, done), done)
+            self._run_until_given_up(self._record(exchange, done), done)
         else:
             self._commit(found)
         return done
 
     async def wait(self, recording: asyncio.Future[None]) -> None:
         """Wait until it is recorded, or for as long as an answer may be held."""
-        if not recording.done():
-            await asyncio.sleep(0)  # What takes no waiting is written by the end of this turn of the loop.
         if recording.done():
             return
         await asyncio.wait({recording}, timeout=self.commit_timeout)
@@ -167,20 +136,19 @@ class Recorder:
 
     # Without waiting, as nearly always.
 
-    def _found_now(self, ending: Ending, done: asyncio.Future[None]) -> _Found | None:
+    def _found_now(self, exchange: ObservedExchange, done: asyncio.Future[None]) -> _Found | None:
         """What is to be written, where it takes no waiting to know; None: it does, or is at fault."""
-        exchange = ending.exchange
-        if ending.capture.length > LARGE_BYTES or exchange.asking is not None:
+        if exchange.capture.length > LARGE_BYTES or exchange.asking is not None:
             return None
         try:
-            ending.reading = reading = _read_now(ending)
-            tokens = self._told(ending, reading)
+            exchange.reading = reading = _read_now(exchange)
+            tokens = self._told(exchange, reading)
             if tokens is None:
                 return None
-            found = _Found.nothing(ending, done)
-            self._note(found, ending, reading, tokens)
+            found = _Found(exchange, done)
+            self._note(found, exchange, reading, tokens)
             if self.memory is not None and exchange.remembered:
-                change = self.memory.prepare_now(self._memory_event(ending, reading, tokens))
+                change = self.memory.prepare_now(self._memory_event(exchange, reading, tokens))
                 if change is None:
                     return None
                 found.changes.append(change)
@@ -194,7 +162,8 @@ class Recorder:
             told(None, None)
             return
         try:
-            self.journal.write_soon(partial(_apply, found.changes), told)
+            changes = found.changes
+            self.journal.write_soon(changes[0] if len(changes) == 1 else partial(_apply, changes), told)
         except JournalError as error:
             told(None, error)
 
@@ -233,11 +202,11 @@ class Recorder:
 
     # With it.
 
-    async def _record(self, ending: Ending, done: asyncio.Future[None]) -> None:
-        found = _Found.nothing(ending, done)
+    async def _record(self, exchange: ObservedExchange, done: asyncio.Future[None]) -> None:
+        found = _Found(exchange, done)
         try:
-            await self._find(found, ending)
-            del ending  # What was captured is not needed any more, and this may wait long.
+            await self._find(found, exchange)
+            del exchange  # What was captured is not needed any more, and this may wait long.
             await self._write(found)
         except asyncio.CancelledError:
             found.changes.clear()
@@ -250,21 +219,21 @@ class Recorder:
             found.changes.clear()
         self._finish(found)
 
-    async def _find(self, found: _Found, ending: Ending) -> None:
+    async def _find(self, found: _Found, exchange: ObservedExchange) -> None:
         try:
-            reading = ending.reading or await _read(ending)
-            tokens = self._told(ending, reading) or await self._count(ending, reading)
+            reading = exchange.reading or await _read(exchange)
+            tokens = self._told(exchange, reading) or await self._count(exchange, reading)
         except Exception:
             logger.exception("record.unread", extra=_about(found))
             reading, tokens = AnswerReading(), _NOTHING
         try:
-            self._note(found, ending, reading, tokens)
+            self._note(found, exchange, reading, tokens)
         except Exception:
             self.metrics.record_lost()
             logger.exception("usage.not_prepared", extra=_about(found))
-        if self.memory is not None and ending.exchange.remembered:
+        if self.memory is not None and exchange.remembered:
             try:
-                found.changes.append(await self.memory.prepare(self._memory_event(ending, reading, tokens)))
+                found.changes.append(await self.memory.prepare(self._memory_event(exchange, reading, tokens)))
             except Exception:
                 self.metrics.record_lost()
                 logger.exception("memory.not_prepared", extra=_about(found))
@@ -323,17 +292,17 @@ class Recorder:
 
     # What is found.
 
-    def _note(self, found: _Found, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> None:
+    def _note(self, found: _Found, exchange: ObservedExchange, reading: AnswerReading, tokens: _Tokens) -> None:
         """Tokens and usage; memory is for the caller to add."""
         found.tokens = tokens
         if self.usage is not None:
-            found.event = self._usage_event(ending, reading, tokens)
+            found.event = self._usage_event(exchange, reading, tokens)
             change = self.usage.changes(found.event)
             if change is not None:
                 found.changes.append(change)
 
-    def _memory_event(self, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> MemoryEvent:
-        exchange, state = ending.exchange, ending.exchange.state
+    def _memory_event(self, exchange: ObservedExchange, reading: AnswerReading, tokens: _Tokens) -> MemoryEvent:
+        state = exchange.state
         request = exchange.request
         return exchange_event(
             user=exchange.user,
@@ -343,7 +312,7 @@ class Recorder:
             model=reading.model or request.model,
             messages=[message.raw for message in request.messages],
             answer=reading.text,
-            state=_state(ending, reading),
+            state=_state(exchange, reading),
             tool_calls=[{"id": call.id, "name": call.name, "arguments": call.arguments} for call in reading.tool_calls],
             reasoning=reading.reasoning,
             session_id=state.get("session_id"),
@@ -353,12 +322,12 @@ class Recorder:
             agent=state.get("agent"),
             tokens_in=tokens.input if self.usage is not None else reading.input_tokens,
             tokens_out=tokens.output if self.usage is not None else reading.output_tokens,
-            latency=ending.elapsed,
-            status=self._status(ending),
+            latency=exchange.elapsed,
+            status=self._status(exchange),
         )
 
-    def _usage_event(self, ending: Ending, reading: AnswerReading, tokens: _Tokens) -> UsageEvent:
-        exchange, state = ending.exchange, ending.exchange.state
+    def _usage_event(self, exchange: ObservedExchange, reading: AnswerReading, tokens: _Tokens) -> UsageEvent:
+        state = exchange.state
         first = exchange.first_piece
         return UsageEvent(
             request_id=state["request_id"],
@@ -368,49 +337,47 @@ class Recorder:
             tokens_in=tokens.input,
             tokens_out=tokens.output,
             exact=tokens.exact,
-            status=self._status(ending),
+            status=self._status(exchange),
             path=exchange.path,
             at=time.time(),
-            duration=ending.elapsed,
+            duration=exchange.elapsed,
             first_token=None if first is None else first - exchange.started,
             task_id=state.get("task_id"),
         )
 
-    def _status(self, ending: Ending) -> int:
-        if ending.exchange.status is not None:
-            return ending.exchange.status
-        return _LEFT if ending.error is None else self._status_of(ending.error) or _LEFT
+    def _status(self, exchange: ObservedExchange) -> int:
+        return exchange.status or exchange.failure or _LEFT
 
-    def _told(self, ending: Ending, reading: AnswerReading) -> _Tokens | None:
+    def _told(self, exchange: ObservedExchange, reading: AnswerReading) -> _Tokens | None:
         """The engine's own counts, or none where nobody wants to know; None: they are ours to count."""
-        exchange = ending.exchange
         incoming, outgoing = reading.input_tokens, reading.output_tokens
         refused = exchange.status is not None and exchange.status >= 400
-        if refused or (ending.how == "failed" and not ending.capture.length):
+        if refused or (exchange.how == "failed" and not exchange.capture.length):
             return _Tokens(incoming or 0, outgoing or 0, True)
         if outgoing is None and exchange.request.operation == "embedding":
             outgoing = 0
-        if incoming is not None and outgoing is not None and ending.how == "done":
+        if incoming is not None and outgoing is not None and exchange.how == "done":
             return _Tokens(incoming, outgoing, True)
-        if self.usage is None and ending.reservation is None:
+        if self.usage is None and exchange.reservation is None:
             return _Tokens(incoming or 0, outgoing or 0, False)
         return None
 
-    async def _count(self, ending: Ending, reading: AnswerReading) -> _Tokens:
+    async def _count(self, exchange: ObservedExchange, reading: AnswerReading) -> _Tokens:
         """Our own counts of what the engine did not tell."""
-        exchange = ending.exchange
         incoming, outgoing = reading.input_tokens, reading.output_tokens
         if outgoing is None and exchange.request.operation == "embedding":
             outgoing = 0
         if incoming is None:
             incoming = await exchange.count_prompt()
-        if outgoing is None or ending.how != "done":  # Before the end some dialects tell a count that only just begins.
-            outgoing = max(outgoing or 0, await self._count_answer(ending, reading))
+        if (
+            outgoing is None or exchange.how != "done"
+        ):  # Before the end some dialects tell a count that only just begins.
+            outgoing = max(outgoing or 0, await self._count_answer(exchange, reading))
         return _Tokens(incoming, outgoing, False)
 
-    async def _count_answer(self, ending: Ending, reading: AnswerReading) -> int:
-        capture = ending.capture
-        if ending.exchange.content_encoding and not reading.text:  # Compressed against our wish, and not to be read.
+    async def _count_answer(self, exchange: ObservedExchange, reading: AnswerReading) -> int:
+        capture = exchange.capture
+        if exchange.content_encoding and not reading.text:  # Compressed against our wish, and not to be read.
             return capture.length // 4
         calls = [part for call in reading.tool_calls for part in (call.name, call.arguments)]
         text = "".join([reading.text, reading.reasoning, *calls])
@@ -419,32 +386,32 @@ class Recorder:
         return round(tokens * capture.length / self.capture_bytes) if capture.truncated else tokens
 
 
-def _state(ending: Ending, reading: AnswerReading) -> State:
-    status = ending.exchange.status
-    if ending.how == "failed" or (status is not None and status >= 400):
-        return "aborted" if ending.how != "done" and ending.capture.length else "error"
-    if ending.how == "aborted":
+def _state(exchange: ObservedExchange, reading: AnswerReading) -> State:
+    status = exchange.status
+    if exchange.how == "failed" or (status is not None and status >= 400):
+        return "aborted" if exchange.how != "done" and exchange.capture.length else "error"
+    if exchange.how == "aborted":
         return "aborted"
     if reading.error is not None:
         return "error"
-    return "truncated" if ending.capture.truncated else "done"
+    return "truncated" if exchange.capture.truncated else "done"
 
 
-async def _read(ending: Ending) -> AnswerReading:
-    if ending.capture.length > LARGE_BYTES:
-        return await asyncio.to_thread(_read_now, ending)
-    return _read_now(ending)
+async def _read(exchange: ObservedExchange) -> AnswerReading:
+    if exchange.capture.length > LARGE_BYTES:
+        return await asyncio.to_thread(_read_now, exchange)
+    return _read_now(exchange)
 
 
-def _read_now(ending: Ending) -> AnswerReading:
-    reading = None if ending.exchange.remembered else _read_ends(ending)
-    return reading or _read_whole(ending)
+def _read_now(exchange: ObservedExchange) -> AnswerReading:
+    reading = None if exchange.remembered else _read_ends(exchange)
+    return reading or _read_whole(exchange)
 
 
-def _read_ends(ending: Ending) -> AnswerReading | None:
+def _read_ends(exchange: ObservedExchange) -> AnswerReading | None:
     """What begin and end of a stream say, where that is all there is to know: what the engine counted."""
-    exchange, capture = ending.exchange, ending.capture
-    if ending.how != "done" or capture.length < 2 * _ENDS or not exchange.content_type.startswith(STREAMS):
+    capture = exchange.capture
+    if exchange.how != "done" or capture.length < 2 * _ENDS or not exchange.content_type.startswith(STREAMS):
         return None
     content = capture.content()
     reading = read_answer(exchange.path, content[:_ENDS] + content[-_ENDS:], truncated=True)
@@ -452,8 +419,8 @@ def _read_ends(ending: Ending) -> AnswerReading | None:
     return reading if told else None
 
 
-def _read_whole(ending: Ending) -> AnswerReading:
-    exchange, capture = ending.exchange, ending.capture
+def _read_whole(exchange: ObservedExchange) -> AnswerReading:
+    capture = exchange.capture
     content = capture.content()
     if exchange.content_encoding and content:
         try:

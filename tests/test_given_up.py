@@ -49,7 +49,7 @@ async def standing_still(directory: Path) -> AsyncIterator[tuple[Journal, thread
 async def answered(recorder: Recorder, meter: MemoryMeter, size: int) -> ObservedExchange:
     """An exchange whose answer is complete, of so many bytes, and is held until it is recorded."""
     exchange = ObservedExchange(recorder, scope_of("POST", "/api/chat"), RequestReading(), plain=None, remembered=False)
-    exchange.reserved(await meter.reserve("alice", prompt=10, expected=100))
+    exchange.reservation = await meter.reserve("alice", prompt=10, expected=100)
     exchange.begin(lambda refusal: None)
     exchange.answer(404, [(b"content-type", b"application/json")])
     exchange.piece(bytes(size), True)
