@@ -44,14 +44,14 @@ class Cleaner:
         """Whether a glance shows that all of `event` but its messages is kept as it is. False: it may be."""
         if event.tool_calls or event.fields:
             return False
-        for text in (event.answer, event.reasoning, event.text):
-            if text and not (text.isascii() and (self._redactor is None or self._redactor.is_harmless(text))):
-                return False
-        names = (event.session_id, event.request_id, event.task_id, event.run_id, event.agent, event.project)
-        for name in (*names, event.model, event.path):
-            if name is not None and not (len(name) <= LONGEST_NAME and name.isascii()):
-                return False
-        return True
+        names = (
+            f"{event.session_id}{event.request_id}{event.task_id}{event.run_id}"
+            f"{event.agent}{event.project}{event.model}{event.path}"
+        )
+        if len(names) > LONGEST_NAME or not names.isascii():
+            return False
+        said = f"{event.answer}\n{event.reasoning}\n{event.text}" if event.reasoning or event.text else event.answer
+        return said.isascii() and (self._redactor is None or self._redactor.is_harmless(said))
 
     def value(self, value: Any, *, member: str = "", depth: int = 0) -> Steps[Any]:
         """A JSON value cleaned. `member`: the name that it stands under, for lists that of the list."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from .interface import EventKind, MemoryEvent, State, event_id
 
+_new = object.__new__
 _KINDS: Mapping[str, EventKind] = {"completion": "completion", "embedding": "embedding"}
 
 
@@ -46,26 +47,13 @@ def exchange_event(
     kind: EventKind | Literal["chat"] = _KINDS.get(operation, "chat")
     # An embedding is a vector: of its exchange only the question is worth keeping.
     kept = kind != "embedding"
-    return MemoryEvent(
-        id=event_id(timestamp),
-        timestamp=timestamp,
-        event=kind,
-        user=user,
-        session_id=session_id,
-        request_id=request_id,
-        task_id=task_id,
-        run_id=run_id,
-        agent=agent,
-        project=project,
-        model=model,
-        path=path,
-        messages=tuple(messages),
-        answer=answer if kept else "",
-        reasoning=reasoning if kept else "",
-        tool_calls=tuple(tool_calls) if kept else (),
-        state=state,
-        tokens_in=tokens_in,
-        tokens_out=tokens_out,
-        latency=latency,
-        fields={"status": status} if status is not None and status >= 400 else {},
-    )
+    # Set one by one: with all of these in a call, they would be told apart by their names twice.
+    event = _new(MemoryEvent)
+    event.id, event.timestamp, event.event, event.user = event_id(timestamp), timestamp, kind, user
+    event.session_id, event.request_id, event.task_id, event.run_id = session_id, request_id, task_id, run_id
+    event.agent, event.project, event.model, event.path = agent, project, model, path
+    event.messages, event.text, event.state = tuple(messages), "", state
+    event.answer, event.reasoning, event.tool_calls = (answer, reasoning, tuple(tool_calls)) if kept else ("", "", ())
+    event.tokens_in, event.tokens_out, event.latency = tokens_in, tokens_out, latency
+    event.fields = {"status": status} if status is not None and status >= 400 else {}
+    return event

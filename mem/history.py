@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,66 +14,129 @@ DIGEST_SIZE = 16
 UNREADABLE: Mapping[str, Any] = {"role": "unknown", "content": "[cannot be kept]"}
 
 
-@dataclass(slots=True)
+_Hash = hashlib.blake2b
+_new = object.__new__
+
+
 class Turn:
-    """One message of a chat in its place.
+    """One message of a chat in its place. Its digests are made once somebody asks: most of a chat is known already.
 
     Attributes:
-        content: Digest of the message.
-        chain: Digest of the message and of all before it.
         message: As sent.
+        size: Bytes of it.
         body: As it is kept; None: it is believed to be kept already.
     """
 
-    content: bytes
-    chain: bytes
+    __slots__ = ("_chain", "_content", "_led", "_start", "body", "message", "size")
+
     message: Mapping[str, Any]
     size: int
-    body: str | None = None
+    body: str | None
+    _start: _Hash
+    _led: _Hash
+    _content: bytes | None
+    _chain: bytes | None
+
+    @property
+    def content(self) -> bytes:
+        """Digest of the message, and of whose it is."""
+        content = self._content
+        if content is None:
+            digest = self._start.copy()
+            digest.update(_encoded(self.message)[1])
+            content = self._content = digest.digest()
+        return content
+
+    @property
+    def chain(self) -> bytes:
+        """Digest of the message, of all before it, and of whose they are."""
+        chain = self._chain
+        if chain is None:
+            chain = self._chain = self._led.digest()
+        return chain
 
 
 class Digests:
     """Names messages for one journal. Whoever reads only the names learns nothing of what was said."""
 
     def __init__(self, key: bytes) -> None:
-        self._keyed = hashlib.blake2b(digest_size=DIGEST_SIZE, key=key)
-        self._first = lru_cache(maxsize=1024)(lambda user: self._digest(user.encode()))
+        self._keyed = _Hash(digest_size=DIGEST_SIZE, key=key)
+        self._starts = lru_cache(maxsize=1024)(self._starts_of)
 
     def turns(self, user: str, messages: Sequence[Mapping[str, Any]]) -> Steps[list[Turn]]:
         """`messages` in their order, pausing after each slice of text."""
         turns: list[Turn] = []
-        copy, chain, done = self._keyed.copy, self._first(user), 0
-        for given in messages:
-            message, encoded = _encoded(given)
-            size, digest, led = len(encoded), copy(), copy()
-            digest.update(encoded)
-            content = digest.digest()
-            led.update(chain + content)
-            chain = led.digest()
-            turns.append(Turn(content, chain, message, size))
-            done += size
+        start, chain = self._starts(user)
+        chain, done = chain.copy(), 0
+        for message in messages:
+            turn = _turn(message, start, chain)
+            turns.append(turn)
+            done += turn.size
             if done >= SLICE:
                 done = 0
                 yield
         return turns
 
-    def _digest(self, content: bytes) -> bytes:
-        digest = self._keyed.copy()
-        digest.update(content)
-        return digest.digest()
+    def turns_now(self, user: str, messages: Sequence[Mapping[str, Any]]) -> list[Turn] | None:
+        """As `turns`, where there is nothing to pause for; None: there is."""
+        turns: list[Turn] = []
+        start, chain = self._starts(user)
+        chain, done = chain.copy(), 0
+        for message in messages:
+            turn = _turn(message, start, chain)
+            turns.append(turn)
+            done += turn.size
+            if done >= SLICE:
+                return None
+        return turns
+
+    def _starts_of(self, user: str) -> tuple[_Hash, _Hash]:
+        """What every digest of a user's messages begins with, and every one of his chats'."""
+        message, chat = self._keyed.copy(), self._keyed.copy()
+        message.update(f"message {len(user)}:{user}".encode(errors="surrogatepass"))
+        chat.update(f"chat {len(user)}:{user}".encode(errors="surrogatepass"))
+        return message, chat
+
+
+def _turn(given: Mapping[str, Any], start: _Hash, chain: _Hash) -> Turn:
+    """The next turn, with which `chain` goes on."""
+    message, encoded = _encoded(given)
+    chain.update(encoded)
+    turn = _new(Turn)
+    turn.message, turn.size = message, len(encoded)
+    turn.body = turn._content = turn._chain = None
+    turn._start, turn._led = start, chain.copy()
+    return turn
 
 
 def _encoded(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
-    """A message that can be kept, and bytes that are the same for the same message alone."""
+    """A message that can be kept, and bytes that are the same for the same message alone, whatever follows them."""
     if len(message) == 2:
         role, content = message.get("role"), message.get("content")
         if isinstance(role, str) and isinstance(content, str):
             # As most are, in a fifth of the time. No JSON text begins with that byte.
-            return message, f"\0{len(role)}:{role}{content}".encode(errors="backslashreplace")
+            return message, _bytes_of(f"\0{len(role)}:{len(content)}:{role}{content}")
     try:
-        return message, compact(message).encode(errors="backslashreplace")
+        return message, _bytes_of(compact(message))
     except (RecursionError, TypeError, ValueError):
         return UNREADABLE, compact(UNREADABLE).encode()
+
+
+def _bytes_of(text: str) -> bytes:
+    try:
+        return text.encode()  # Twice as fast as with the name of what to do about errors.
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")
+
+
+def name_messages(turns: Sequence[Turn]) -> Steps[None]:
+    """Make the digest of each message, pausing after each slice of text."""
+    done = 0
+    for turn in turns:
+        done += turn.size if turn.content else 0
+        if done >= SLICE:
+            done = 0
+            yield
 
 
 def write_bodies(turns: Sequence[Turn], cleaner: Cleaner) -> Steps[None]:
@@ -90,20 +151,40 @@ def write_bodies(turns: Sequence[Turn], cleaner: Cleaner) -> Steps[None]:
 
 
 class Seen:
-    """Messages that were kept lately. It may be wrong about one that was removed since."""
+    """What was kept lately: messages, and chats up to each of their turns. It may be wrong: some may be gone.
 
-    def __init__(self, capacity: int = 50_000) -> None:
-        self._capacity = capacity
-        self._seen: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+    It knows at least half of `capacity` digests, those last asked for.
+    """
 
-    def __contains__(self, message: tuple[str, bytes]) -> bool:
-        if message not in self._seen:
+    def __init__(self, capacity: int = 100_000) -> None:
+        self._most = capacity // 2
+        self._young: set[bytes] = set()
+        self._old: set[bytes] = set()
+
+    def behind(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Those of a chat's turns behind the last one seen."""
+        behind: list[Turn] = []
+        for turn in reversed(turns):
+            if self._has(turn.chain):
+                break
+            behind.append(turn)
+        behind.reverse()
+        return behind
+
+    def unseen(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Each message that was not seen, once."""
+        return list({turn.content: turn for turn in turns if not self._has(turn.content)}.values())
+
+    def add(self, turns: Sequence[Turn]) -> None:
+        if len(self._young) >= self._most:
+            self._young, self._old = set(), self._young
+        for turn in turns:
+            self._young.update((turn.chain, turn.content))
+
+    def _has(self, digest: bytes) -> bool:
+        if digest in self._young:
+            return True
+        if digest not in self._old:
             return False
-        self._seen.move_to_end(message)
+        self._young.add(digest)
         return True
-
-    def add(self, user: str, contents: Sequence[bytes]) -> None:
-        for content in contents:
-            self._seen[user, content] = None
-        while len(self._seen) > self._capacity:
-            self._seen.popitem(last=False)

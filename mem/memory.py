@@ -17,7 +17,7 @@ from store import Change, Delivery, Journal, JournalError, Outbox
 from .cleaning import LONGEST_NAME, Cleaner
 from .copies import SINK, Copies
 from .drained import DrainedReader
-from .history import Digests, Seen, Turn, write_bodies
+from .history import Digests, Seen, Turn, name_messages, write_bodies
 from .inbox import backlog_of, bring_in
 from .index import Indexer
 from .interface import (
@@ -116,24 +116,25 @@ class Memory(Remembering):
     async def prepare(self, event: MemoryEvent) -> Change:
         digests = await self._digests_of_journal()
         turns = await _at_ease(digests.turns(event.user, event.messages))
-        await _at_ease(write_bodies(await self._unseen(event.user, turns), self._cleaner))
-        self._seen.add(event.user, [turn.content for turn in turns])
+        new = self._seen.behind(turns)
+        await _at_ease(name_messages(new))
+        await _at_ease(write_bodies(await self._unkept(event.user, new), self._cleaner))
+        self._seen.add(new)
         cleaned = await _at_ease(self._cleaned(event))
         return partial(self._keep, cleaned, turns)
 
     def prepare_now(self, event: MemoryEvent) -> Change | None:
-        if self._digests is None:
-            return None
-        turns = _at_one_go(self._digests.turns(event.user, event.messages))
-        cleaned = _at_one_go(self._cleaned(event))
+        turns = None if self._digests is None else self._digests.turns_now(event.user, event.messages)
+        cleaned = event if self._cleaner.takes(event) else _at_one_go(self._cleaned(event))
         if turns is None or cleaned is None:
             return None
-        unseen = self._not_seen(event.user, turns)
-        if unseen:
+        new = self._seen.behind(turns)
+        if new:
+            unseen = self._seen.unseen(new)
             if sum([turn.size for turn in unseen]) > SMALL:
                 return None
             at_once(write_bodies(unseen, self._cleaner))
-            self._seen.add(event.user, [turn.content for turn in unseen])
+            self._seen.add(new)
         return partial(self._keep, cleaned, turns)
 
     async def add(self, *events: MemoryEvent) -> None:
@@ -154,18 +155,13 @@ class Memory(Remembering):
         if self._copies is not None:
             self._copies.add(connection, event)
 
-    async def _unseen(self, user: str, turns: Sequence[Turn]) -> list[Turn]:
+    async def _unkept(self, user: str, turns: Sequence[Turn]) -> list[Turn]:
         """Those of which the journal may not have the message yet."""
-        unseen = self._not_seen(user, turns)
+        unseen = self._seen.unseen(turns)
         if sum(turn.size for turn in unseen) <= SMALL:
             return unseen
         kept = await self._journal.read(partial(_kept, user, [turn.content for turn in unseen]))
         return [turn for turn in unseen if turn.content not in kept]
-
-    def _not_seen(self, user: str, turns: Sequence[Turn]) -> list[Turn]:
-        seen = self._seen
-        unseen = [turn for turn in turns if (user, turn.content) not in seen]
-        return unseen if len(unseen) < 2 else list({turn.content: turn for turn in unseen}.values())
 
     def _cleaned(self, event: MemoryEvent) -> Steps[MemoryEvent]:
         """`event` as it may be kept, but for its messages: most are as they came, and then it is the same one."""

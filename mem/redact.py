@@ -9,16 +9,17 @@ from .patterns import CARD, MAIL_DOMAIN, MAIL_NAME, SECRETS, Secret, is_card
 
 SLICE = 16 * 1024  # Characters: `re` and `str.find` hold the interpreter, and with it every stream.
 SHORT = 4096  # Characters of a text whose words are worth a look before the patterns.
-# What secrets have that need no long word. All others have one of this length, as the shortest token behind `Bearer`.
-SIGNS = ("=", "://", "-----BEGIN ", "uthorization", "UTHORIZATION")
+# What secrets have that need no long word, each behind its rarest character, which is quickly looked for. All others
+# have one of this length, as the shortest token behind `Bearer`.
+SIGNS = (("=", "="), (":", "://"), ("G", "-----BEGIN "), ("z", "uthorization"), ("Z", "UTHORIZATION"))
 SHORTEST_SECRET = 16
 SHORTEST = 6  # Characters of what holds a secret: `://:p@`, `a@b.io`.
 FEWEST_DIGITS = 14  # Of a card.
 LONGEST_MAIL_NAME = 64  # RFC 5321 §4.5.3.1.1
 LONGEST_CARD = 24  # Digits and what stands between their groups.
-_LETTERS = bytes(ord(" " if chr(code).isspace() else "x") for code in range(256))
+# What a character is to a glance: a digit, space, or part of a word.
+_SHAPES = bytes(ord("0" if 48 <= code < 58 else " " if chr(code).isspace() else "x") for code in range(256))
 _LONG_WORD = b"x" * SHORTEST_SECRET
-_NO_DIGITS = bytes(code for code in range(256) if not 48 <= code < 58)
 
 R = TypeVar("R")
 Steps = Generator[None, None, R]
@@ -44,7 +45,7 @@ class Redactor:
     def __init__(self, *, mail: bool = False, slice_length: int = SLICE) -> None:
         """`mail`: e-mail addresses too."""
         self._mail = mail
-        self._signs = (*SIGNS, "@") if mail else SIGNS
+        self._signs = (*SIGNS, ("@", "@")) if mail else SIGNS
         self._slice = slice_length
 
     def redact(self, text: str) -> str:
@@ -63,8 +64,8 @@ class Redactor:
         """Whether `text` is short and a glance is enough to see that no secret is in it, as with most that is said."""
         if not SHORTEST <= len(text) <= SHORT:
             return len(text) < SHORTEST
-        for sign in self._signs:
-            if sign in text:
+        for rare, sign in self._signs:
+            if rare in text and sign in text:
                 return False
         return _is_prose(text)
 
@@ -80,8 +81,12 @@ class Redactor:
 
 def _is_prose(text: str) -> bool:
     """Whether no word is as long as the shortest secret, and there are too few digits for a card."""
-    raw = text.encode("ascii", "replace")
-    return _LONG_WORD not in raw.translate(_LETTERS) and len(raw.translate(None, _NO_DIGITS)) < FEWEST_DIGITS
+    shape = text.encode("ascii", "replace").translate(_SHAPES)
+    if b"0" in shape:
+        if shape.count(b"0") >= FEWEST_DIGITS:
+            return False
+        shape = shape.replace(b"0", b"x")
+    return _LONG_WORD not in shape
 
 
 def _anchored(text: str, secret: Secret, anchor: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
