@@ -62,7 +62,12 @@ class ObserveMiddleware:
         if body.left:
             await self.app(scope, body.replay(receive), send)
             return
-        exchange = self._observe(scope, header, body, await self._read(scope, header.coding, body))
+        asks = self.asks and body.whole and scope["state"].get("engine", "") not in self.recorder.refuses_usage
+        if header.coding or len(body.content) > LARGE_BYTES:
+            question = await self._read(scope["path"], header.coding, body, asks)
+        else:
+            question = _read_at_once(scope["path"], body.content, asks, not body.whole)
+        exchange = self._observe(scope, header, body, question)
         if exchange is None:
             await self.app(scope, body.replay(receive), send)
             return
@@ -96,11 +101,10 @@ class ObserveMiddleware:
             scope["headers"] = [*header.other, _IDENTITY]
         return ObservedExchange(recorder, scope, reading, plain=plain, remembered=remembered)
 
-    async def _read(self, scope: Scope, coding: bytes, body: Body) -> _Question:
-        path, content, limit = scope["path"], body.content, self.recorder.capture_bytes
+    async def _read(self, path: str, coding: bytes, body: Body, asks: bool) -> _Question:
+        content = body.content
         if coding:
-            content = await decoded(content, coding, limit=limit)
-        asks = self.asks and body.whole and scope["state"].get("engine", "") not in self.recorder.refuses_usage
+            content = await decoded(content, coding, limit=self.recorder.capture_bytes)
         if len(content) > LARGE_BYTES:
             return await asyncio.to_thread(_read_at_once, path, content, asks, not body.whole)
         return _read_at_once(path, content, asks, not body.whole)

@@ -129,16 +129,19 @@ class ObservedExchange:
 
     # The quota's side.
 
-    async def count_prompt(self) -> int:
-        """Tokens of the prompt, by our own count; counted once."""
-        prompt = self._prompt
-        if prompt is None:
+    def count_prompt_now(self) -> int | None:
+        """Tokens of the prompt, by our own count; counted once. None: that takes long."""
+        if self._prompt is None:
             counter = self._recorder.counter
             self._by_bytes = not counter.ready
-            prompt = counter.count_prompt_now(self.request)
-            if prompt is None:
-                prompt = await counter.count_prompt(self.request)
-            self._prompt = prompt
+            self._prompt = counter.count_prompt_now(self.request)
+        return self._prompt
+
+    async def count_prompt(self) -> int:
+        """As `count_prompt_now`, however long it takes."""
+        prompt = self.count_prompt_now()
+        if prompt is None:
+            prompt = self._prompt = await self._recorder.counter.count_prompt(self.request)
         return prompt
 
     async def count_prompt_again(self) -> bool:

@@ -46,7 +46,9 @@ class TokenQuotaMiddleware:
     async def _reserve(self, exchange: ObservedExchange) -> Reservation:
         request = exchange.request
         expected = 0 if request.operation == "embedding" else request.max_output
-        prompt = await exchange.count_prompt()
+        prompt = exchange.count_prompt_now()
+        if prompt is None:
+            prompt = await exchange.count_prompt()
         try:
             return await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
         except (QuotaExceeded, PromptExceedsQuota):
