@@ -57,6 +57,7 @@ class GatewayCycle(RequestResponseCycle):
         self._without_content = scope["method"] == "HEAD"
         self._until_close = False
         self._head = b""  # goes out with the body
+        self._written = 0
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         """Have `app` answer; where it does not, 500 goes out, or what it began is cut off.
@@ -105,15 +106,20 @@ class GatewayCycle(RequestResponseCycle):
         """Send a piece of an answer that goes on, without waiting; False: the next one waits in `send`.
 
         This is the ASGI extension `attach.write`. A layer that wraps `send` to see or change bodies has to wrap this
-        too, or to take it out of the scope.
+        too, or to take it out of the scope; one that counts them asks `written`.
         """
         if self.disconnected or not self.response_started or self.response_complete:
             return False
+        self._written += len(body)
         if self.chunked_encoding and body and not self._head:
             self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
         else:
             self._send_body(body, more=True)
         return not self.flow.write_paused
+
+    def written(self) -> int:
+        """How many bytes of the body went by `write`: the ASGI extension `attach.written`."""
+        return self._written
 
     def _send_head(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, body_follows: bool) -> None:
         self._without_content |= status in _WITHOUT_CONTENT

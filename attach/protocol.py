@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 DISCONNECT = "attach.disconnect"
 WRITE = "attach.write"
+WRITTEN = "attach.written"
 CONNECTION = "attach.connection"  # A dict for what layers want to find again at the connection's next request.
 
 _OFFER = frozenset({b"http2-settings", b"upgrade"})
@@ -134,6 +135,7 @@ class GatewayProtocol(HttpToolsProtocol):
         )
         extensions[DISCONNECT] = partial(self._call_at_disconnect, cycle)
         extensions[WRITE] = cycle.write
+        extensions[WRITTEN] = cycle.written
         extensions[CONNECTION] = self._noted
         if before is None or before.response_complete:
             self._start(cycle)

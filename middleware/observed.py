@@ -12,7 +12,7 @@ from typing import Any, Literal
 from starlette.types import Scope
 
 from usage import Reservation
-from wire import AnswerReading, Capture, LastFrame, Refusal, RequestReading, StreamEstimator, UsageChunkFilter
+from wire import AnswerReading, Capture, LastFrame, Refusal, RequestReading, StreamEstimator, UsageChunkFilter, signs_of
 
 from .record import STREAMS, Recorder
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 TOP_UP = 256  # Tokens that a running stream asks for at a time.
 _LOADING_SECONDS = 5.0
-_COUNTED_TOGETHER = 8
+_TAKEN_TOGETHER = 8
 _LONG_PIECE = 1024
 
 Fields = list[tuple[bytes, bytes]]
@@ -53,22 +53,24 @@ class ObservedExchange:
     __slots__ = (
         "_allowed",
         "_asked_again",
+        "_between",
         "_by_bytes",
         "_cut",
         "_end",
         "_estimator",
+        "_event_end",
         "_filter",
         "_is_last",
-        "_keep",
         "_kept",
         "_prompt",
+        "_recent",
         "_recorder",
         "_recording",
         "_refused_more",
         "_running",
         "_sent",
         "_tokens",
-        "_uncounted",
+        "_words",
         "asking",
         "begun",
         "capture",
@@ -114,7 +116,7 @@ class ObservedExchange:
         self._recorder = recorder
         self._recording: asyncio.Future[None] | None = None
         self.capture = Capture(recorder.capture_bytes)
-        self._keep = self.capture.add
+        self._recent: list[bytes] = []  # not in the capture yet
         self._is_last: Callable[[bytes], bool] | None = None
         self._filter: UsageChunkFilter | None = None
         self._kept = self._sent = b""
@@ -124,7 +126,9 @@ class ObservedExchange:
         self._estimator: StreamEstimator | None = None
         self._tokens = 0
         self._allowed: float = inf
-        self._uncounted: list[bytes] = []
+        self._between = False  # The last piece ended an event, and the next begins one.
+        self._event_end = b""
+        self._words: tuple[bytes, ...] = ()  # What only an event has that has to be looked into.
         self._refused_more = self._cut = self._running = self._asked_again = False
 
     # The quota's side.
@@ -193,6 +197,7 @@ class ObservedExchange:
             headers = [field for field in headers if field[0] != b"content-length"]
         if not length_known:
             self._is_last = LastFrame(self.path).seen
+            self._event_end, self._words = signs_of(self.path, usage=self._filter is not None)
             if self.reservation is not None and (self.request.stream or self.content_type.startswith(STREAMS)):
                 self._estimator = StreamEstimator(self.path)
                 self._allowed = max(self.reservation.granted - (self._prompt or 0), 0)
@@ -202,21 +207,22 @@ class ObservedExchange:
         try:
             if last or not self._running:
                 return self._rarely(piece, last)
-            self._keep(piece)
-            if self._is_last is not None and self._is_last(piece):
-                return self._hold(piece, last)
-            if self._filter is not None:
-                piece = self._filter.feed(piece)
-            if self._estimator is not None:
-                self._estimate(self._estimator, piece)
-                if self._tokens > self._allowed:
-                    piece = self._beyond(piece)
-                self._sent = piece or self._sent
+            recent = self._recent
+            recent.append(piece)
+            if not self._between or not piece.endswith(self._event_end):
+                return self._looked_into(piece)
+            for word in self._words:
+                if word in piece:
+                    return self._looked_into(piece)
+            if len(recent) >= _TAKEN_TOGETHER or len(piece) > _LONG_PIECE:
+                return self._watched(piece)
+            self._sent = piece
             return piece
         except Exception:
             # No answer is lost because somebody looked on.
             logger.exception("observe.failed", extra={"request_id": self.state["request_id"]})
             self._is_last = self._estimator = self._filter = None
+            self._between = False
             return self._hold(piece, last) if last and not self.holds and self._recording is None else piece
 
     async def commit(self) -> bytes:
@@ -251,7 +257,7 @@ class ObservedExchange:
         self._running = True
         if not last:
             return self.piece(piece, last)
-        self._keep(piece)
+        self._recent.append(piece)
         return self._hold(piece, last)
 
     def _hold(self, piece: bytes, last: bool) -> bytes:
@@ -267,16 +273,37 @@ class ObservedExchange:
         piece = self._filter.feed(piece)
         return piece + self._filter.end() if last else piece
 
-    def _estimate(self, estimator: StreamEstimator, piece: bytes) -> None:
+    def _looked_into(self, piece: bytes) -> bytes:
+        """A piece that may end the answer, or hold what nobody asked for; and what of it may go out."""
+        if self._is_last is not None and self._is_last(piece):
+            return self._hold(piece, last=False)
+        passing = piece if self._filter is None else self._filter.feed(piece)
+        between = self._is_last is not None and piece.endswith(self._event_end)
+        self._between = between and (self._filter is None or self._filter.idle)
+        return self._watched(passing)
+
+    def _watched(self, piece: bytes) -> bytes:
         """Count several pieces at a time: a token or two sooner or later makes no difference."""
-        self._uncounted.append(piece)
-        if len(self._uncounted) >= _COUNTED_TOGETHER or len(piece) > _LONG_PIECE:
-            self._tokens = estimator.add(b"".join(self._uncounted))
-            self._uncounted.clear()
+        recent = self._recent
+        if len(recent) >= _TAKEN_TOGETHER or len(recent[-1]) > _LONG_PIECE:
+            taken = self._take_recent()
+            if self._estimator is not None:
+                self._tokens = self._estimator.add(taken)
+        if self._tokens > self._allowed:
+            piece = self._beyond(piece)
+        self._sent = piece or self._sent
+        return piece
+
+    def _take_recent(self) -> bytes:
+        taken = b"".join(self._recent)
+        self._recent.clear()
+        self.capture.add(taken)
+        return taken
 
     def _record(self, how: Literal["done", "aborted", "failed"]) -> asyncio.Future[None]:
         self.how = how
         self.elapsed = time.perf_counter() - self.started
+        self._take_recent()
         self._recording = self._recorder.start(self)
         return self._recording
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import httptools
 
@@ -53,10 +54,18 @@ class ChunkReader:
         self._parser.feed_data(HEAD)
         self.trailers.clear()
 
+    def sole(self, data: bytes) -> bytes:
+        """The body in `data` where that is one whole chunk, as most of what servers stream comes; b"": `feed` it."""
+        line = _size_line(len(data))
+        if self._at_border and data.startswith(line) and data.endswith(b"\r\n"):
+            self._overhead = 0
+            return data[len(line) : -2]
+        return b""
+
     def feed(self, data: bytes) -> None:
         """Take in more. Raises FramingError or httptools.HttpParserError."""
         if self._at_border and (size := SIZE.match(data)) is not None:
-            # One whole chunk, as most of what servers stream comes: it is plain where it ends.
+            # One whole chunk, its size in another spelling than ours: it is plain where it ends.
             begin, length = size.end(), int(size[0], 16)
             if length and len(data) == begin + length + 2 and data.endswith(b"\r\n"):
                 self._pieces.append(data[begin:-2])
@@ -116,3 +125,13 @@ class ChunkReader:
 
     def on_message_complete(self) -> None:
         self.complete = True
+
+
+@lru_cache(maxsize=1024)
+def _size_line(length: int) -> bytes:
+    """What a whole chunk begins with that is `length` bytes long, its framing included; what none begins with: CR."""
+    for digits in range(1, 9):
+        line = b"%x\r\n" % max(length - digits - 4, 0)
+        if len(line) == digits + 2 and length > digits + 4:
+            return line
+    return b"\r"

@@ -181,6 +181,11 @@ class Connection(asyncio.Protocol):
             self._receive_unsolicited()
             return
         reader = exchange.reader
+        sink = exchange.sink
+        if sink is not None and (piece := reader.sole(data)):
+            self.silence.set(exchange.timeouts.read)
+            exchange.hand_on(sink, piece)
+            return
         try:
             reader.feed(data)
         except httpx.RemoteProtocolError as error:
@@ -188,9 +193,10 @@ class Connection(asyncio.Protocol):
             return
         if reader.complete:
             self._complete(exchange)
-        elif exchange.sink is not None:
+        elif sink is not None:
             self.silence.set(exchange.timeouts.read)
-            exchange.hand_on(exchange.sink)
+            if reader.pieces:
+                exchange.hand_on(sink, reader.take())
             return
         elif reader.buffered >= MAX_BUFFERED_BYTES and not self.reading_paused:
             self.reading_paused = True

@@ -143,13 +143,10 @@ class Exchange(httpx.AsyncByteStream):
         finally:
             self.sink = None
 
-    def hand_on(self, sink: Sink) -> None:
+    def hand_on(self, sink: Sink, piece: bytes) -> None:
         """Give `sink` what has arrived; called by the connection, for a response that has not ended."""
-        reader = self.reader
-        if not reader.pieces:
-            return
         try:
-            if sink(reader.take()):
+            if sink(piece):
                 return
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the task that gave the sink
             self._connection.fail(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import httptools
@@ -20,6 +21,10 @@ NOTHING: Final = 4
 PENDING = ResponseHead(version=b"", status=0, reason=b"", fields=(), length=None, chunked=False, keep_alive=False)
 
 
+def _nothing(_data: bytes) -> bytes:
+    return b""
+
+
 class ResponseReader:
     """One response, fed in pieces of any size.
 
@@ -27,6 +32,8 @@ class ResponseReader:
         head: The final head; its status is 0 until it is complete. Interim responses (1xx) are read over.
         pieces: Body that nobody has taken yet.
         buffered: About how many bytes that is; with chunks, as they came.
+        sole: Takes the body out of bytes of the connection that are one whole chunk of it and nothing else; b"" where
+            they are anything else, and nothing is taken in. Only while `pieces` is empty.
         trailers: The fields behind a chunked body; filled when it is complete.
         started: Something was fed.
         complete: The response has ended, and everything of it is here.
@@ -49,6 +56,7 @@ class ResponseReader:
         "head",
         "keep_alive",
         "pieces",
+        "sole",
         "started",
         "trailers",
     )
@@ -66,6 +74,7 @@ class ResponseReader:
         self.head = PENDING
         self.pieces: list[bytes] = []
         self.buffered = 0
+        self.sole: Callable[[bytes], bytes] = _nothing
         self.trailers: list[Field] = []
         self.started = False
         self.complete = False
@@ -163,6 +172,7 @@ class ResponseReader:
         elif head.chunked:
             self._framing = CHUNKS
             self._chunks = ChunkReader(self.pieces, self._parser.limits)
+            self.sole = self._chunks.sole
         else:
             self._framing = UNTIL_CLOSE
             self.keep_alive = False

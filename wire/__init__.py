@@ -4,7 +4,7 @@ from .answer import read_answer
 from .capture import Capture
 from .estimate import StreamEstimator
 from .field_names import folded_name
-from .last_frame import LastFrame
+from .last_frame import LastFrame, signs_of
 from .paths import is_metered
 from .reading import AnswerReading, Dialect, Media, Message, Operation, RequestReading, ToolCall
 from .refusal import Refusal
@@ -30,4 +30,5 @@ __all__ = [
     "read_answer",
     "read_question",
     "read_request",
+    "signs_of",
 ]

@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 
 from .paths import dialect_of, is_responses
 
+_LINE_END = b"\n"
+_BLANK_LINE = b"\n\n"
 _DONE = b"[DONE]"
+_USAGE = b'"usage"'
 _STOPPED = (b"message_stop",)
 _ANSWERED = (b"response.completed", b"response.failed", b"response.incomplete")
 _MARK = re.compile(
@@ -39,16 +42,25 @@ class LastFrame:
     __slots__ = ("seen",)
 
     def __init__(self, path: str) -> None:
-        dialect, _ = dialect_of(path)
-        search: _Events | _Lines
-        if dialect == "ollama":
-            search = _Lines()
-        elif dialect == "unknown":
-            search = _Events((_DONE, *_STOPPED, *_ANSWERED))
-        else:
-            names = _STOPPED if dialect == "anthropic" else _ANSWERED if is_responses(path) else ()
-            search = _Events((_DONE, *names))
+        end, words = signs_of(path)
+        search: _Events | _Lines = _Lines() if end == _LINE_END else _Events(words)
         self.seen: Callable[[bytes], bool] = search.seen
+
+
+def signs_of(path: str, *, usage: bool = False) -> tuple[bytes, tuple[bytes, ...]]:
+    """What frames end with in the dialect of canonical `path`, and words of which the last frame has one.
+
+    A piece that ends so, behind one that did, and has none of the words, is nothing that `LastFrame` need see.
+    With `usage` it is nothing that `UsageChunkFilter` need see either.
+    """
+    dialect, _ = dialect_of(path)
+    if dialect == "ollama":
+        return _LINE_END, (b"true",)
+    told = (_USAGE,) if usage else ()
+    if dialect == "unknown":
+        return _BLANK_LINE, (_DONE, *_STOPPED, *_ANSWERED, *told)
+    names = _STOPPED if dialect == "anthropic" else _ANSWERED if is_responses(path) else ()
+    return _BLANK_LINE, (_DONE, *names, *told)
 
 
 class _Events:

@@ -104,6 +104,11 @@ class UsageChunkFilter:
             ready += self._take(max(len(self._held.rstrip(b"\r\n")), len(self._held) - 3))
         return bytes(ready)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is held: the next event begins with the next piece."""
+        return not self._held and not self._passing
+
     def end(self) -> bytes:
         """What was still held when the stream ended."""
         rest = self._take(len(self._held))

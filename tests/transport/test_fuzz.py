@@ -55,16 +55,21 @@ def cut(response: bytes, cuts: list[int]) -> list[bytes]:
     return [response[a:b] for a, b in pairwise(places)]
 
 
-def outcome(parts: list[bytes], *, head_only: bool = False) -> object:
-    """The same whatever the cuts, or cuts would decide what a response means."""
+def outcome(parts: list[bytes], *, head_only: bool = False, poured: bool = False) -> object:
+    """The same whatever the cuts, or cuts would decide what a response means. `poured`: taken as it comes."""
     reader = ResponseReader(head_only, HeadParser(HeadLimits(), FieldNames()))
+    body = b""
     try:
         for part in parts:
+            if poured and (piece := reader.sole(part)):
+                body += piece
+                continue
             reader.feed(part)
+            body += reader.take() if poured else b""
         reader.feed_eof()
     except httpx.RemoteProtocolError:
         return reader.head.status, "refused"
-    return reader.head, reader.take(), reader.trailers, reader.complete, reader.excess, reader.keep_alive
+    return reader.head, body + reader.take(), reader.trailers, reader.complete, reader.excess, reader.keep_alive
 
 
 @settings(max_examples=1500, deadline=None)
@@ -72,6 +77,7 @@ def outcome(parts: list[bytes], *, head_only: bool = False) -> object:
 def test_a_response_means_the_same_wherever_it_is_cut(response: bytes, cuts: list[int], head_only: bool) -> None:
     whole = outcome([response] if response else [], head_only=head_only)
     assert outcome(cut(response, cuts), head_only=head_only) == whole
+    assert outcome(cut(response, cuts), head_only=head_only, poured=True) == whole
     assert outcome([response[i : i + 1] for i in range(len(response))], head_only=head_only) == whole
 
 
@@ -95,6 +101,17 @@ def test_a_chunk_that_comes_alone_means_what_it_means_among_others(chunks: list[
     borders = [sum(map(len, chunks[:count])) for count in range(1, len(chunks) + 1)]
     alone = outcome([head, *cut(body, borders)])
     assert alone == outcome([head + body]) == outcome([head, *cut(body, borders + cuts)])
+    assert alone == outcome([head, *cut(body, borders)], poured=True)
+
+
+@pytest.mark.parametrize("length", [1, 9, 15, 16, 17, 254, 255, 256, 257, 4095, 4096, 65_535, 65_536])
+def test_a_chunk_of_any_length_is_read_alone(length: int) -> None:
+    reader = ResponseReader(False, HeadParser(HeadLimits(), FieldNames()))
+    reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert reader.sole(b"%x\r\n%b\r\n" % (length, b"x" * length)) == b"x" * length
+    for other in (length - 1, length + 1):
+        assert reader.sole(b"%x\r\n%b\r\n" % (length, b"x" * other)) == b""
+    assert reader.sole(b"%x\r\n%b\r\r" % (length, b"x" * length)) == b""
 
 
 @settings(max_examples=1500, deadline=None)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from wire import LastFrame
+from wire import LastFrame, signs_of
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 LINE = b'{"model":"m","message":{"role":"assistant","content":"a"},"done":false}\n'
@@ -61,6 +61,21 @@ def test_the_last_frame_is_seen_however_small_the_pieces(path: str, stream: byte
     seen = [frame.seen(piece) for piece in pieces(stream, size)]
     assert seen == sorted(seen)
     assert seen.index(True) == (len(stream) - (1 if stream.endswith(b"}\n") else behind) - 1) // size
+
+
+@pytest.mark.parametrize(("path", "stream", "behind"), ENDINGS)
+@pytest.mark.parametrize("before", [b"", b'data: {"a":"[DONE] message_stop response.failed true"}\n\n', b"x\n"])
+def test_a_piece_without_signs_need_not_be_seen(path: str, stream: bytes, behind: int, before: bytes) -> None:
+    end, words = signs_of(path)
+    stream = before + stream
+    for first in range(len(stream)):
+        for second in range(first, len(stream), 7):
+            every, some, between = LastFrame(path), LastFrame(path), False
+            for piece in filter(None, (stream[:first], stream[first:second], stream[second:])):
+                ended = every.seen(piece)
+                looked = not (between and piece.endswith(end) and not any(word in piece for word in words))
+                assert (some.seen(piece) if looked else False) == ended
+                between = piece.endswith(end)
 
 
 @pytest.mark.parametrize(

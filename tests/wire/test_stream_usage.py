@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wire.recordings import CHAT, COMPLETIONS, FOLDER
-from wire import UsageChunkFilter, ask_for_usage, read_answer
+from wire import UsageChunkFilter, ask_for_usage, read_answer, signs_of
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a \\"choices\\":[] b"}}],"usage":null}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":9}}\n\n'
@@ -123,6 +123,20 @@ def test_each_event_goes_on_as_soon_as_it_is_whole() -> None:
     assert usage.feed(CHUNK[9:] + USAGE + DONE[:4]) == CHUNK
     assert usage.feed(DONE[4:]) == DONE
     assert usage.end() == b""
+
+
+@given(st.data())
+def test_events_without_usage_may_go_around_a_filter_that_holds_nothing(data: st.DataObject) -> None:
+    parts = st.sampled_from([CHUNK.replace(b',"usage":null', b""), CHUNK, USAGE, EMPTY, DONE, b"\n", b"\r", b"da"])
+    pieces = data.draw(st.lists(st.lists(parts, min_size=1, max_size=3).map(b"".join), max_size=8))
+    usage, out, idle = UsageChunkFilter(), b"", False
+    end, words = signs_of(CHAT, usage=True)
+    for piece in pieces:
+        around = idle and piece.endswith(end) and not any(word in piece for word in words)
+        out += piece if around else usage.feed(piece)
+        idle = usage.idle and piece.endswith(end)
+    edges = list(accumulate(map(len, pieces)))
+    assert out + usage.end() == filtered(b"".join(pieces), *edges[:-1])
 
 
 def test_what_broke_off_is_given_back() -> None:
