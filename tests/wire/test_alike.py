@@ -18,6 +18,27 @@ def chunk(delta: dict[str, object], *, index: int = 0, end: str = "\n\n", **more
 
 
 PLAIN = chunk({"content": " word"})
+# Between quotation marks, as an engine may write it.
+TOLD = [
+    *(
+        "word",
+        "41",
+        "",
+        "\\ud83d",
+        "\\ude00",
+        "\\u00",
+        "\\u004",
+        "\\",
+        "\\\\",
+        "\\\\u00",
+        "\\x",
+        "\\n",
+        '\\"',
+        '"',
+        "\t",
+    ),
+    *("\u200b", "漢", "\ufffd", "n\\u00e4", "\x7f", '"}', '"}}]}'),
+]
 PIECES = [
     *[PLAIN] * 4,
     chunk({"content": ""}),
@@ -39,6 +60,7 @@ PIECES = [
     PLAIN.replace(" word", "line\nfeed"),
     PLAIN.replace(" word", "\\u0041"),
     PLAIN.replace(" word", "\\ud83d"),
+    *[PLAIN.replace(" word", told) for told in TOLD],
     PLAIN.replace('"content"', '"\\u0063ontent"'),
     PLAIN.replace('{"content": " word"}', '{"content": "p", "content" : "q"}'),
     PLAIN.replace('"model": "m"', '"model": "\\u0063ontent"'),
@@ -61,6 +83,15 @@ def test_a_stream_reads_the_same_with_and_without_looking_for_what_is_alike(seed
     body = text.encode()
     body = body[: choose.choice([len(body), choose.randrange(len(PLAIN), len(body) + 1)])]
     assert read_answer(PATH, body) == read_answer(PATH, SLOW + body)
+
+
+@pytest.mark.parametrize("first", TOLD)
+def test_words_that_only_together_make_sense_make_none(first: str) -> None:
+    for second in TOLD:
+        for between in ("", PLAIN, PLAIN * 70):
+            told = [PLAIN, PLAIN, PLAIN.replace(" word", first), between, PLAIN.replace(" word", second), PLAIN]
+            body = "".join(told).encode()
+            assert read_answer(PATH, body) == read_answer(PATH, SLOW + body), second
 
 
 def test_words_of_several_choices_go_to_their_own() -> None:
