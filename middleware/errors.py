@@ -52,7 +52,7 @@ class ErrorMiddleware:
 
 def _forget_where(error: BaseException | None) -> None:
     """Let go of the frames that it came through: they hold this request, and some things in them hold the error."""
-    while error is not None:
+    while error is not None and error.__traceback__ is not None:  # Causes may go in a circle.
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 

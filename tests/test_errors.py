@@ -269,6 +269,31 @@ async def test_a_bug_after_the_status_line_adds_nothing_to_the_stream(caplog: py
     assert scope["state"]["code"] == "internal_error"
 
 
+async def test_errors_that_name_each_other_as_their_cause_are_answered(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            raise KeyError("first")
+        except KeyError as first:
+            second = ValueError("second")
+            first.__cause__ = second
+            raise second from first
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    await AccessLogMiddleware(ErrorMiddleware(app, answer=lambda exc, scope: answer(exc)), log=None)(
+        scope, receive, send
+    )
+    assert sent[0]["status"] == 500
+    assert [record.message for record in caplog.records] == ["request.failed"]
+
+
 def every_error() -> list[type[Exception]]:
     public = [getattr(package, name) for package in (auth, middleware, proxy) for name in package.__all__]
     return [kind for kind in public if isinstance(kind, type) and issubclass(kind, Exception)]
