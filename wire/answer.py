@@ -102,8 +102,13 @@ def _read_cut(answer: Assembly, path: str, text: str, has_tail: bool) -> None:
 def _read_lines(answer: Assembly, path: str, text: str) -> None:
     for line in lines_of(text):
         event = parsed(line)
-        if isinstance(event, dict):
+        if not isinstance(event, dict):
+            continue
+        words = ollama.words_of(event, answer.model)
+        if words is None:
             _reader(path, event)(answer, event, b"")
+        else:
+            answer.say(words)
 
 
 def _read_whole(answer: Assembly, path: str, value: Any) -> None:

@@ -30,6 +30,17 @@ def read_event(answer: Assembly, event: dict[str, Any], event_type: bytes) -> No
         _count(answer, event)
 
 
+def words_of(event: dict[str, Any], model: str | None) -> str | None:
+    """The words that a line of a running chat tells, where it tells nothing else, and is by `model` as those before."""
+    if len(event) != 4 or event.get("done") is not False or event.get("model") != model or "created_at" not in event:
+        return None
+    message = event.get("message")
+    if not isinstance(message, dict) or len(message) != 2 or "role" not in message:
+        return None
+    words = message.get("content")
+    return words if isinstance(words, str) else None
+
+
 def _count(answer: Assembly, event: dict[str, Any]) -> None:
     counts = {"prompt_eval_count": 0, "eval_count": 0, **event}
     answer.input_tokens = count_of(counts, "prompt_eval_count")

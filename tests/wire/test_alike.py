@@ -98,3 +98,41 @@ def test_words_of_several_choices_go_to_their_own() -> None:
     told = [PLAIN, chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({"content": "c\n"}, index=1)]
     body = "".join([*told, chunk({"content": "d"}), chunk({"content": "e"}, index=1)]).encode()
     assert read_answer(PATH, body) == AnswerReading(model="m", text=" wordad\nbc\ne")
+
+
+LINE: dict[str, object] = {
+    "model": "m",
+    "created_at": "t",
+    "message": {"role": "assistant", "content": "w"},
+    "done": False,
+}
+LINES = [
+    *[LINE] * 3,
+    *[{**LINE, "message": message} for message in (None, {}, "x", {"role": "assistant"}, {"content": "x", "y": "z"})],
+    *[
+        {**LINE, "message": {"role": "assistant", "content": content}}
+        for content in (None, "", 7, ["a"], "\ud83d", "ä")
+    ],
+    *[
+        {**LINE, "message": {"role": "assistant", "content": "a", name: "b"}}
+        for name in ("thinking", "tool_calls", "x")
+    ],
+    *[{**LINE, "message": {"content": "a", name: "b"}} for name in ("thinking", "role")],
+    *[{**LINE, "done": done} for done in (True, None, 0, "false")],
+    *[{**LINE, name: value} for name in ("error", "response", "thinking", "type") for value in ("x", None)],
+    *[{**LINE, "model": model} for model in ("other", "", None)],
+    *[{name: value for name, value in LINE.items() if name != gone} for gone in LINE],
+    *[{**{name: value for name, value in LINE.items() if name != "created_at"}, "error": "x"}],
+    {**LINE, "done": True, "done_reason": "stop", "prompt_eval_count": 3, "eval_count": 4},
+]
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_lines_read_the_same_with_and_without_looking_for_usual_ones(seed: int) -> None:
+    choose = random.Random(seed)
+    lines = [choose.choice([LINE, LINE, *LINES[3:]]), *choose.choices(LINES, k=choose.randrange(1, 9))]
+    usual = "\n".join(json.dumps(line) for line in lines)
+    renamed = usual.replace('"created_at"', '"began"')
+    added = "\n".join(json.dumps({**line, "never heard of": 1}) for line in lines)
+    (reading, *others) = (read_answer("/api/chat", body.encode()) for body in (usual, renamed, added))
+    assert others == [reading, reading]
