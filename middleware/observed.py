@@ -324,7 +324,11 @@ class ObservedExchange:
         """Top up by as many blocks as the stream is ahead; refused, end it as soon as it stands between two events."""
         assert self.reservation is not None
         blocks = ceil((self._tokens - self._allowed) / TOP_UP) * TOP_UP
-        if await self.reservation.top_up(blocks):
+        try:
+            topped_up = await self.reservation.top_up(blocks)
+        finally:
+            self.asking = None
+        if topped_up:
             self._allowed += blocks
         elif self._recorder.midstream == "finish":
             self._allowed = inf
@@ -332,7 +336,6 @@ class ObservedExchange:
             self._refused_more = True
             if _event_end(self._sent, b"", self.content_type) == 0:
                 self._cut_off()
-        self.asking = None
 
     def _cut_off(self) -> None:
         assert self._end is not None

@@ -16,7 +16,7 @@ import pytest
 from middleware import ObservedExchange, Recorder
 from store import Change, Journal
 from tests.test_observation import LIMIT, scope_of
-from usage import MemoryMeter, Metrics, TokenCounter, UsageBackend, UsageEvent, UsageRecord
+from usage import MemoryMeter, Metrics, Standing, TokenCounter, UsageBackend, UsageEvent, UsageRecord
 from wire import RequestReading
 
 MANY = 1_010
@@ -117,3 +117,41 @@ async def test_usage_that_cannot_be_prepared_keeps_no_tokens(tmp_path: Path, cap
         assert await exchange.commit() == bytes(SMALL)
     assert (await meter.standing("alice")).remaining == LIMIT
     assert "usage.not_prepared" in caplog.text
+
+
+class _Breaks:
+    """A reservation whose first top-up breaks, and no other."""
+
+    def __init__(self) -> None:
+        self.standing = Standing()
+        self.granted = 1
+        self.asked = 0
+
+    async def top_up(self, tokens: int) -> bool:
+        self.asked += 1
+        if self.asked == 1:
+            raise RuntimeError("broken")
+        return True
+
+    async def settle(self, used: int, *, completion: int = 0) -> None: ...
+
+    def settle_now(self, used: int, *, completion: int = 0) -> bool:
+        return True
+
+
+async def test_a_top_up_that_breaks_is_asked_for_again() -> None:
+    recorder = Recorder(journal=None, counter=TokenCounter(), metrics=Metrics())
+    exchange = ObservedExchange(recorder, scope_of("POST", "/api/chat"), RequestReading(), plain=None, remembered=False)
+    exchange.reservation = reservation = _Breaks()
+    exchange.begin(lambda refusal: None)
+    exchange.answer(200, [(b"content-type", b"application/x-ndjson")])
+    line = b'{"message":{"role":"assistant","content":"%s"},"done":false}\n' % (b"word " * 400)
+    exchange.piece(line, False)
+    exchange.piece(line, False)
+    asked = exchange.asking
+    assert asked is not None
+    with pytest.raises(RuntimeError):
+        await asked
+    exchange.piece(line, False)
+    await until(lambda: reservation.asked == 2)
+    await exchange.ended(None)
