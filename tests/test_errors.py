@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import auth
 import middleware
@@ -247,12 +247,9 @@ async def test_a_bug_in_an_endpoint_is_a_500_with_the_request_id_and_a_logged_tr
     assert vars(record)["request_id"] == body["request_id"]
 
 
-async def test_a_bug_after_the_status_line_adds_nothing_to_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+async def passed(app: ASGIApp) -> tuple[list[Message], Scope]:
+    """What a client of `app` is sent, and the scope of its request."""
     sent: list[Message] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        raise KeyError("late")
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -264,14 +261,21 @@ async def test_a_bug_after_the_status_line_adds_nothing_to_the_stream(caplog: py
     await AccessLogMiddleware(ErrorMiddleware(app, answer=lambda exc, scope: answer(exc)), log=None)(
         scope, receive, send
     )
+    return sent, scope
+
+
+async def test_a_bug_after_the_status_line_adds_nothing_to_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise KeyError("late")
+
+    sent, scope = await passed(app)
     assert [message["type"] for message in sent] == ["http.response.start"]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert scope["state"]["code"] == "internal_error"
 
 
 async def test_errors_that_name_each_other_as_their_cause_are_answered(caplog: pytest.LogCaptureFixture) -> None:
-    sent: list[Message] = []
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             raise KeyError("first")
@@ -280,16 +284,7 @@ async def test_errors_that_name_each_other_as_their_cause_are_answered(caplog: p
             first.__cause__ = second
             raise second from first
 
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    async def receive() -> Message:
-        raise AssertionError
-
-    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    await AccessLogMiddleware(ErrorMiddleware(app, answer=lambda exc, scope: answer(exc)), log=None)(
-        scope, receive, send
-    )
+    sent, _ = await passed(app)
     assert sent[0]["status"] == 500
     assert [record.message for record in caplog.records] == ["request.failed"]
 
