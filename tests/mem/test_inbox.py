@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,17 +27,6 @@ from tests.mem.test_memory import a_chat, count, traces
 PLAIN = MemorySettings(retention_days=0)
 OWNER = Owner(user=ALICE)
 DAY = 86_400.0
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-async def journal(directory: Path) -> AsyncIterator[Journal]:
-    async with Journal(directory) as journal:
-        yield journal
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -16,12 +15,6 @@ from tests.mem.contract import ALICE, an_event, answers
 
 OWNER = Owner(user=ALICE)
 SAME = ({"role": "user", "content": "Mention turtles."},)
-
-
-@pytest.fixture
-async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
-    async with Journal(tmp_path) as journal:
-        yield journal
 
 
 @pytest.fixture

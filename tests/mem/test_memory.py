@@ -22,17 +22,6 @@ PLAIN = MemorySettings(retention_days=0)
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-async def journal(directory: Path) -> AsyncIterator[Journal]:
-    async with Journal(directory) as journal:
-        yield journal
-
-
-@pytest.fixture
 async def memory(journal: Journal) -> AsyncIterator[Memory]:
     async with Memory(PLAIN, journal) as memory:
         yield memory
