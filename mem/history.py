@@ -77,19 +77,6 @@ class Digests:
                 yield
         return turns
 
-    def turns_now(self, user: str, messages: Sequence[Mapping[str, Any]]) -> list[Turn] | None:
-        """As `turns`, where there is nothing to pause for; None: there is."""
-        turns: list[Turn] = []
-        start, chain = self._starts(user)
-        chain, done = chain.copy(), 0
-        for message in messages:
-            turn = _turn(message, start, chain)
-            turns.append(turn)
-            done += turn.size
-            if done >= SLICE:
-                return None
-        return turns
-
     def _starts_of(self, user: str) -> tuple[_Hash, _Hash]:
         """What every digest of a user's messages begins with, and every one of his chats'."""
         message, chat = self._keyed.copy(), self._keyed.copy()

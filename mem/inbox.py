@@ -36,9 +36,9 @@ def bring_in(connection: sqlite3.Connection) -> int:
     Every change that reads or removes what is remembered begins with it. Statements over all of them, not one for each:
     they keep the interpreter from nobody.
     """
-    if not has_waiting(connection):
-        return 0
     (waiting,) = connection.execute("SELECT COUNT(*) FROM mem_inbox").fetchone()
+    if not waiting:
+        return 0
     if connection.execute(_MOVE).rowcount < waiting:
         _let_go_of_refused(connection)
     connection.execute("DELETE FROM mem_inbox")

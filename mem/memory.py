@@ -33,7 +33,7 @@ from .interface import (
     event_id,
 )
 from .reader import JournalReader, floor_of
-from .redact import Redactor, Steps, at_once
+from .redact import Redactor, Steps, at_once, at_one_go
 from .removal import disown, forget_names, oldest, remove, sweep
 from .rows import id_of, keep, key_of, owner_of
 from .settings import MemorySettings
@@ -124,8 +124,10 @@ class Memory(Remembering):
         return partial(self._keep, cleaned, turns)
 
     def prepare_now(self, event: MemoryEvent) -> Change | None:
-        turns = None if self._digests is None else self._digests.turns_now(event.user, event.messages)
-        cleaned = event if self._cleaner.takes(event) else _at_one_go(self._cleaned(event))
+        if self._digests is None:
+            return None
+        turns = at_one_go(self._digests.turns(event.user, event.messages))
+        cleaned = at_one_go(self._cleaned(event))
         if turns is None or cleaned is None:
             return None
         new = self._seen.behind(turns)
@@ -389,16 +391,6 @@ async def _at_ease(steps: Steps[T]) -> T:
             result: T = end.value
             return result
         await asyncio.sleep(0)
-
-
-def _at_one_go(steps: Steps[T]) -> T | None:
-    """Take all steps if it is one, without a pause; None: there are more."""
-    try:
-        next(steps)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    return None
 
 
 async def _end(task: asyncio.Task[None]) -> None:

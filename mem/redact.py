@@ -35,6 +35,16 @@ def at_once(steps: Steps[R]) -> R:
             return result
 
 
+def at_one_go(steps: Steps[R]) -> R | None:
+    """Take all steps if it is one, without a pause; None: there are more."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    return None
+
+
 class Redactor:
     """Puts `[redacted:kind]` in the place of each secret.
 

@@ -369,9 +369,8 @@ class Recorder:
             outgoing = 0
         if incoming is None:
             incoming = await exchange.count_prompt()
-        if (
-            outgoing is None or exchange.how != "done"
-        ):  # Before the end some dialects tell a count that only just begins.
+        # Before the end some dialects tell a count that only just begins.
+        if outgoing is None or exchange.how != "done":
             outgoing = max(outgoing or 0, await self._count_answer(exchange, reading))
         return _Tokens(incoming, outgoing, False)
 

@@ -65,7 +65,7 @@ class ChunkReader:
     def feed(self, data: bytes) -> None:
         """Take in more. Raises FramingError or httptools.HttpParserError."""
         if self._at_border and (size := SIZE.match(data)) is not None:
-            # One whole chunk, its size in another spelling than ours: it is plain where it ends.
+            # One whole chunk that `sole` was not asked for, or with its size in another spelling.
             begin, length = size.end(), int(size[0], 16)
             if length and len(data) == begin + length + 2 and data.endswith(b"\r\n"):
                 self._pieces.append(data[begin:-2])

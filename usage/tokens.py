@@ -116,20 +116,13 @@ class TokenCounter:
 
     def count_prompt_now(self, prompt: Prompt) -> int | None:
         """As `count_prompt`; None: it takes long."""
-        messages, texts = prompt.messages, prompt.texts
-        size = 64 * len(messages)
-        for text in texts:
-            size += len(text)
+        size = 64 * len(prompt.messages) + sum(map(len, prompt.texts))
         return None if size > _LARGE else self._count_prompt(prompt)
 
     def _count_prompt(self, prompt: Prompt) -> int:
-        tokens, known, count = prompt.token_ids, self._counted.get, self.count
-        for text in prompt.texts:
-            tokens += known(hash(text)) or count(text)
+        tokens = prompt.token_ids + sum(map(self.count, prompt.texts))
         if prompt.operation == "chat" and prompt.messages:
-            tokens += _PER_ANSWER
-            for message in prompt.messages:
-                tokens += self._wrapping(message)
+            tokens += _PER_ANSWER + sum(map(self._wrapping, prompt.messages))
         return tokens
 
     def _wrapping(self, message: ChatMessage) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mem.history import Digests, Seen, Turn, name_messages
-from mem.redact import SLICE, at_once
+from mem.redact import SLICE, at_once, at_one_go
 from tests.mem.contract import ALICE, BOB
 
 DIGESTS = Digests(b"k" * 32)
@@ -31,7 +31,7 @@ MESSAGES: list[Mapping[str, Any]] = [
 
 
 def turns(user: str, *messages: Mapping[str, Any]) -> list[Turn]:
-    found = DIGESTS.turns_now(user, messages)
+    found = at_one_go(DIGESTS.turns(user, messages))
     assert found is not None
     return found
 
@@ -65,7 +65,7 @@ def test_another_journal_has_other_names() -> None:
 
 def test_long_chats_are_named_in_steps_and_alike() -> None:
     long: list[Mapping[str, Any]] = [{"role": "user", "content": letter * (SLICE // 2)} for letter in "abcdef"]
-    assert DIGESTS.turns_now(ALICE, long) is None
+    assert at_one_go(DIGESTS.turns(ALICE, long)) is None
     pausing = DIGESTS.turns(ALICE, long)
     assert sum(1 for _ in pausing) == 3
     found = at_once(DIGESTS.turns(ALICE, long))
