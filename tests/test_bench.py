@@ -379,6 +379,7 @@ def test_memory_that_rises_only_while_warming_up_is_flat() -> None:
         pytest.param(soaked(looks(*range(50, 150))), id="memory"),
         pytest.param(soaked(looks(*[80.0] * 50), open_files=21), id="a-file"),
         pytest.param(soaked(looks(*[80.0] * 50), engine_connections=1), id="a-connection-to-the-engine"),
+        pytest.param(soaked(looks(*[80.0] * 50), threads=3 + soak.POOL_THREADS), id="a-thread"),
         pytest.param(replace(soaked(looks(*[80.0] * 50)), p50_after=900.0), id="time"),
     ],
 )
