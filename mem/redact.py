@@ -15,6 +15,7 @@ SIGNS = (("=", "="), (":", "://"), ("G", "-----BEGIN "), ("z", "uthorization"), 
 SHORTEST_SECRET = 16
 SHORTEST = 6  # Characters of what holds a secret: `://:p@`, `a@b.io`.
 FEWEST_DIGITS = 14  # Of a card.
+CARD_BEGINS = b"0000"  # The shape of a card's first group.
 LONGEST_MAIL_NAME = 64  # RFC 5321 §4.5.3.1.1
 LONGEST_CARD = 24  # Digits and what stands between their groups.
 # What a character is to a glance: a digit, space, or part of a word.
@@ -90,10 +91,10 @@ class Redactor:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether no word is as long as the shortest secret, and there are too few digits for a card."""
+    """Whether no word is as long as the shortest secret, and digits are too few for a card, or no four together."""
     shape = text.encode("ascii", "replace").translate(_SHAPES)
     if b"0" in shape:
-        if shape.count(b"0") >= FEWEST_DIGITS:
+        if shape.count(b"0") >= FEWEST_DIGITS and shape.find(CARD_BEGINS) >= 0:
             return False
         shape = shape.replace(b"0", b"x")
     return _LONG_WORD not in shape
