@@ -8,7 +8,7 @@ from . import anthropic, ollama, openai, responses, unknown
 from .alike import read_alike
 from .assembly import Assembly
 from .events import is_event_stream, lines_of, server_sent_events
-from .json_text import BROKEN, loaded, parsed, salvaged, unless_deep, without_vectors
+from .json_text import BROKEN, parsed, salvaged, without_vectors
 from .paths import dialect_of, is_responses
 from .reading import AnswerReading
 from .usual import usual_answer
@@ -42,12 +42,8 @@ def read_answer(path: str, body: bytes, *, content_type: str = "", truncated: bo
         content_type: What the engine called it: believed only where the bytes say nothing.
         truncated: Whether `body` is a head and a tail with something left out between them.
     """
-    if not body.startswith(b"{") or dialect_of(path)[1] == "embedding":
-        return _read(path, body, content_type, truncated)
-    text = body.decode("utf-8", "replace").strip()
-    value = loaded(text)
-    usual = None if truncated else usual_answer(text, value)
-    return _read_json(path, text, unless_deep(text, value), truncated) if usual is None else usual
+    usual = None if truncated else usual_answer(path, body)
+    return _read(path, body, content_type, truncated) if usual is None else usual
 
 
 def _read(path: str, body: bytes, content_type: str, truncated: bool) -> AnswerReading:

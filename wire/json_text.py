@@ -39,29 +39,25 @@ def begins_plainly(body: bytes) -> bool:
     return len(body) > 1 and body[0] == _BRACE and body[1] != 0
 
 
-def loaded(text: str) -> Any:
-    """The JSON value that a text is, however deep, or `BROKEN`. `NaN` and `Infinity`, which some write, are None."""
+def parsed(text: str | bytes) -> Any:
+    """The JSON value that a text is, or `BROKEN`, which it is too where it nests too deeply to be walked through.
+
+    `NaN` and `Infinity`, which some write, are None.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    value = _loaded(text)
+    may_be = value is not BROKEN and len(text) > _MAX_DEPTH and text.count("[") + text.count("{") > _MAX_DEPTH
+    return BROKEN if may_be and _too_deep(value) else value
+
+
+def _loaded(text: str) -> Any:
     text = text.strip(_SPACE)
     try:
         value, end = _scan(text, 0)
     except (StopIteration, ValueError, RecursionError):
         return BROKEN
     return value if end == len(text) else BROKEN
-
-
-def unless_deep(text: str, value: Any) -> Any:
-    """The value that `loaded` made of `text`, or `BROKEN` where it is too deep to be walked through."""
-    may_be = value is not BROKEN and len(text) > _MAX_DEPTH and text.count("[") + text.count("{") > _MAX_DEPTH
-    if may_be and _too_deep(value):
-        return BROKEN
-    return value
-
-
-def parsed(text: str | bytes) -> Any:
-    """The JSON value that a text is, or `BROKEN`, which it is too where it nests too deeply."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return unless_deep(text, loaded(text))
 
 
 def parsed_at(text: str, start: int) -> tuple[Any, int]:

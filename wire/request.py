@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from .json_text import BROKEN, begins_plainly, decoded, loaded, mended, mended_values, parsed, salvaged, unless_deep
+from msgspec import UNSET
+
+from .json_text import BROKEN, begins_plainly, decoded, mended, mended_values, parsed, salvaged
 from .limits import max_output
 from .paths import dialect_of, is_responses
 from .prompt import Prompt, read_chat, read_prompts, read_responses
 from .reading import Dialect, Operation, RequestReading
-from .stream_usage import ask_for_usage, asking
+from .stream_usage import ask_for_usage, asking, with_usage
 from .unknown import strings_of
 from .usual import has_halves, usual_request
 from .values import is_on, object_of, string_of
@@ -32,14 +34,21 @@ def read_question(
     path: str, body: bytes, *, asks: bool, truncated: bool = False
 ) -> tuple[RequestReading, bytes | None]:
     """What `read_request` reads and, if `asks`, what `ask_for_usage` makes of the body: for the price of the first."""
+    usual = usual_request(path, body)
+    if usual is None:
+        return _read_both(path, body, asks, truncated)
+    reading, asked = usual
+    if not asks or not reading.stream:
+        return reading, None
+    return reading, with_usage(path, body) if asked.stream_options is UNSET else ask_for_usage(path, body)
+
+
+def _read_both(path: str, body: bytes, asks: bool, truncated: bool) -> tuple[RequestReading, bytes | None]:
     text = body.decode("utf-8", "replace") if begins_plainly(body) else ""
     if not text or (asks and "\ufffd" in text):
         return read_request(path, body, truncated=truncated), ask_for_usage(path, body) if asks else None
-    value = loaded(text)
-    reading = usual_request(path, text, value)
-    if reading is None:
-        value = unless_deep(text, value)
-        reading = _reading(path, text, value, truncated)
+    value = parsed(text)
+    reading = _reading(path, text, value, truncated)
     return reading, asking(path, body, text, value) if asks and reading.stream else None
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from .events import server_sent_events
@@ -38,16 +39,29 @@ def asking(path: str, body: bytes, text: str, asked: Any) -> bytes | None:
     """As `ask_for_usage`, of a body in UTF-8 whose text and whose value are known."""
     if not isinstance(asked, dict) or not is_on(asked.get("stream")):
         return None
-    dialect, operation = dialect_of(path)
-    if dialect != "openai" or operation not in ("chat", "completion") or is_responses(path):
-        return None
     if "stream_options" not in asked:
-        at = body.index(b"{") + 1
-        return b'%b"stream_options":{%b},%b' % (body[:at], _ASK, body[at:])
+        return with_usage(path, body)
+    if not _counts_on_demand(path):
+        return None
     try:
         return _spliced(text, asked["stream_options"])
     except (UnicodeError, ValueError, RecursionError):
         return None
+
+
+def with_usage(path: str, body: bytes) -> bytes | None:
+    """As `ask_for_usage`, of an object in UTF-8 that asks for a stream, and has no `stream_options`."""
+    if not _counts_on_demand(path):
+        return None
+    at = body.index(b"{") + 1
+    return b'%b"stream_options":{%b},%b' % (body[:at], _ASK, body[at:])
+
+
+@lru_cache(maxsize=64)
+def _counts_on_demand(path: str) -> bool:
+    """Whether a stream there tells its counts to those who ask."""
+    dialect, operation = dialect_of(path)
+    return dialect == "openai" and operation in ("chat", "completion") and not is_responses(path)
 
 
 def _spliced(text: str, options: Any) -> bytes | None:

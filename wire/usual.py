@@ -1,11 +1,18 @@
-"""The shape that nearly every request and every answer has, read in one go; whatever is unlike it, is not read here.
+"""The shapes that nearly every request and every answer has, read in one go; whatever is unlike them, is not read here.
 
 What these make of a body is what the general readers make of it; only how deep it nests where nobody looks, they do not
-ask. They set the fields of a reading one by one: that takes a third of the time of a call with all of them.
+ask. A shape names what is looked at, and of all that would mean more, that it is empty: the rest is skipped, or, in a
+request, not usual. They set the fields of a reading one by one: that takes a third of the time of a call with all of
+them.
 """
 
+import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType
+from msgspec.json import Decoder
 
 from .limits import LIMITING, max_output
 from .paths import dialect_of, is_responses
@@ -13,16 +20,99 @@ from .reading import AnswerReading, Dialect, Message, RequestReading
 from .values import MOST_TOKENS, object_of
 
 _new = object.__new__
-# Members of a request that are no prompt, and none of whose names another engine would fold to one that is.
-_ASKED = frozenset(
-    {
-        *("model", "messages", "stream", "temperature", "top_p", "top_k", "seed", "stop", "user", "keep_alive"),
-        *("presence_penalty", "frequency_penalty", "store", "reasoning_effort", "response_format", "format"),
-    }
-)
-_ASKED_AND_LIMITED = _ASKED | LIMITING | {"stream_options"}
-# Beside its content: what else a turn may tell, and mostly leaves empty.
-_TOLD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "refusal", "thinking")
+_Word: TypeAlias = Annotated[str, Meta(min_length=1)]
+_Count: TypeAlias = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
+_Empty: TypeAlias = Annotated[str, Meta(max_length=0)] | Annotated[list[Any], Meta(max_length=0)] | None
+T = TypeVar("T")
+
+# What the general readers' parser takes for a number, the one here would skip whatever its length.
+_MOST_DIGITS = 4300
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (_MOST_DIGITS + 1))
+_DIGIT = re.compile(rb"[0-9]")
+_UNREADABLE = (DecodeError, ValueError, RecursionError)
+
+
+class Asked(Struct, forbid_unknown_fields=True, gc=False):
+    """A chat whose turns are strings by names, and that names no tools: no member of it is a prompt but these turns,
+    and none of their names another engine would fold to one that is.
+    """
+
+    model: _Word
+    messages: list[dict[str, str]]
+    stream: bool | UnsetType = UNSET
+    temperature: Any = None
+    top_p: Any = None
+    top_k: Any = None
+    seed: Any = None
+    stop: Any = None
+    user: Any = None
+    keep_alive: Any = None
+    presence_penalty: Any = None
+    frequency_penalty: Any = None
+    store: Any = None
+    reasoning_effort: Any = None
+    response_format: Any = None
+    format: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    max_tokens: Any = None
+    n_predict: Any = None
+    options: Any = None
+    n: Any = None
+    best_of: Any = None
+    stream_options: Any = UNSET
+
+
+class _Said(Struct, gc=False):
+    content: str
+    tool_calls: _Empty = None
+    function_call: _Empty = None
+    reasoning_content: _Empty = None
+    reasoning: _Empty = None
+    refusal: _Empty = None
+    thinking: _Empty = None
+
+
+class _Choice(Struct, gc=False):
+    message: _Said
+    finish_reason: _Word
+    delta: UnsetType = UNSET
+    text: UnsetType = UNSET
+
+
+class _Usage(Struct, gc=False):
+    prompt_tokens: Annotated[int, Meta(ge=1, le=MOST_TOKENS)]  # Ollama's shim says 0 and does not mean it.
+    completion_tokens: _Count
+
+
+class _OpenAI(Struct, gc=False):
+    model: _Word
+    choices: tuple[_Choice]
+    usage: _Usage
+    error: None = None
+    message: UnsetType = UNSET
+    done: UnsetType = UNSET
+
+
+class _Ollama(Struct, gc=False):
+    model: _Word
+    message: _Said
+    done: bool
+    done_reason: _Word
+    eval_count: _Count
+    prompt_eval_count: _Count = 0
+    error: None = None
+    thinking: _Empty = None
+    tool_calls: _Empty = None
+    choices: UnsetType = UNSET
+    response: UnsetType = UNSET
+    type: UnsetType = UNSET
+    object: UnsetType = UNSET
+
+
+_asked = Decoder(Asked).decode
+_openai = Decoder(_OpenAI).decode
+_ollama = Decoder(_Ollama).decode
 
 
 def has_halves(text: str) -> bool:
@@ -30,24 +120,19 @@ def has_halves(text: str) -> bool:
     return "\\" in text and ("\\ud" in text or "\\uD" in text)
 
 
-def usual_request(path: str, text: str, asked: Any) -> RequestReading | None:
-    """What a chat asks whose turns have a role and a text each, and that names no tools."""
+def usual_request(path: str, body: bytes) -> tuple[RequestReading, Asked] | None:
+    """What a chat asks whose turns have a role and a text each; and all of it."""
     dialect = _chat_dialect(path)
-    if dialect is None or not isinstance(asked, dict) or has_halves(text):
-        return None
-    is_limited = not asked.keys() <= _ASKED
-    model, turns, stream = asked.get("model"), asked.get("messages"), asked.get("stream", dialect == "ollama")
-    if (is_limited and not asked.keys() <= _ASKED_AND_LIMITED) or not (model and isinstance(model, str)):
-        return None
-    if not isinstance(turns, list) or not isinstance(stream, bool):
+    asked = None if dialect is None else _read(_asked, body)
+    if dialect is None or asked is None:
         return None
     messages: list[Message] = []
     texts: list[str] = []
-    for turn in turns:
-        if not isinstance(turn, dict) or len(turn) != 2 or "role" not in turn or "content" not in turn:
+    for turn in asked.messages:
+        if len(turn) != 2:
             return None
-        role, said = turn["role"], turn["content"]
-        if not (role and isinstance(role, str) and isinstance(said, str)):
+        role, said = turn.get("role"), turn.get("content")
+        if not role or said is None:
             return None
         message = _new(Message)
         message.role, message.text, message.raw = role, said, turn
@@ -57,14 +142,23 @@ def usual_request(path: str, text: str, asked: Any) -> RequestReading | None:
             texts.append(said)
     if not texts:
         return None
+    stream, options = asked.stream, asked.stream_options
     reading = _new(RequestReading)
-    reading.dialect, reading.operation, reading.model = dialect, "chat", model
+    reading.dialect, reading.operation, reading.model = dialect, "chat", asked.model
     reading.messages, reading.texts, reading.token_ids = tuple(messages), tuple(texts), 0
-    reading.stream, reading.max_output, reading.wants_usage = stream, None, False
-    if is_limited:
-        reading.max_output = max_output(dialect, "chat", asked, 0)
-        reading.wants_usage = "include_usage" in object_of(asked.get("stream_options"))
-    return reading
+    reading.stream = dialect == "ollama" if stream is UNSET else stream
+    reading.max_output = _limit(dialect, asked)
+    reading.wants_usage = options is not UNSET and "include_usage" in object_of(options)
+    return reading, asked
+
+
+def _limit(dialect: Dialect, asked: Asked) -> int | None:
+    if (  # As of most. A loop over their names takes longer than the rest of a reading.
+        asked.max_tokens is asked.max_completion_tokens is asked.options is asked.n is None
+        and asked.max_output_tokens is asked.n_predict is asked.best_of is None
+    ):
+        return None
+    return max_output(dialect, "chat", {name: getattr(asked, name) for name in LIMITING}, 0)
 
 
 @lru_cache(maxsize=64)
@@ -73,54 +167,56 @@ def _chat_dialect(path: str) -> Dialect | None:
     return dialect if operation == "chat" and not is_responses(path) else None
 
 
-def usual_answer(text: str, value: Any) -> AnswerReading | None:
+def usual_answer(path: str, body: bytes) -> AnswerReading | None:
     """What an answer of OpenAI's or Ollama's chat says that is whole: one turn, nothing but text, and its counts."""
-    if not isinstance(value, dict) or value.get("error") is not None or has_halves(text):
+    if not body.startswith(b"{"):
+        return None
+    fill = _filler(path)
+    if fill is None:
         return None
     reading = _new(AnswerReading)
     reading.reasoning, reading.tool_calls, reading.error, reading.complete = "", (), None, True
-    return reading if (_is_openai if "choices" in value else _is_ollama)(value, reading) else None
+    return reading if fill(reading, body) else None
 
 
-def _is_openai(value: dict[str, Any], reading: AnswerReading) -> bool:
-    choices, usage = value["choices"], value.get("usage")
-    if not isinstance(choices, list) or len(choices) != 1 or "message" in value or "done" in value:
+@lru_cache(maxsize=64)
+def _filler(path: str) -> Callable[[AnswerReading, bytes], bool] | None:
+    """What reads the answer that is usual there."""
+    dialect, operation = dialect_of(path)
+    if dialect == "anthropic" or operation not in {"chat", "other"} or is_responses(path):
+        return None
+    return _is_ollama if dialect == "ollama" else _is_openai
+
+
+def _is_openai(reading: AnswerReading, body: bytes) -> bool:
+    answer = _read(_openai, body)
+    if answer is None:
         return False
-    choice = choices[0]
-    if not isinstance(choice, dict) or "delta" in choice or "text" in choice or not isinstance(usage, dict):
-        return False
-    taken, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not taken or not _are_counts(taken, made):  # Ollama's shim does not mean that it was 0.
-        return False
-    reading.input_tokens, reading.output_tokens = taken, made
-    return _says(reading, value, choice.get("message"), choice.get("finish_reason"))
-
-
-def _is_ollama(value: dict[str, Any], reading: AnswerReading) -> bool:
-    if value.get("done") is not True or "response" in value or "type" in value or "object" in value:
-        return False
-    taken, made = value.get("prompt_eval_count", 0), value.get("eval_count")
-    if value.get("thinking") or value.get("tool_calls") or not _are_counts(taken, made):
-        return False
-    reading.input_tokens, reading.output_tokens = taken, made
-    return _says(reading, value, value.get("message"), value.get("done_reason"))
-
-
-def _are_counts(taken: Any, made: Any) -> bool:
-    return type(taken) is type(made) is int and 0 <= taken <= MOST_TOKENS and 0 <= made <= MOST_TOKENS
-
-
-def _says(reading: AnswerReading, value: dict[str, Any], turn: Any, reason: Any) -> bool:
-    """Fill in what both dialects have; False: something of it is unusual."""
-    model = value.get("model")
-    if not isinstance(turn, dict) or not (reason and isinstance(reason, str) and model and isinstance(model, str)):
-        return False
-    said = turn.get("content")
-    if not isinstance(said, str):
-        return False
-    if len(turn) != 2 or "role" not in turn:
-        for name in _TOLD:
-            if turn.get(name):
-                return False
-    reading.model, reading.text, reading.finish_reason = model, said, reason
+    (choice,), usage = answer.choices, answer.usage
+    reading.model, reading.text, reading.finish_reason = answer.model, choice.message.content, choice.finish_reason
+    reading.input_tokens, reading.output_tokens = usage.prompt_tokens, usage.completion_tokens
     return True
+
+
+def _is_ollama(reading: AnswerReading, body: bytes) -> bool:
+    answer = _read(_ollama, body)
+    if answer is None or not answer.done:
+        return False
+    reading.model, reading.text, reading.finish_reason = answer.model, answer.message.content, answer.done_reason
+    reading.input_tokens, reading.output_tokens = answer.prompt_eval_count, answer.eval_count
+    return True
+
+
+def _read(decode: Callable[[bytes], T], body: bytes) -> T | None:
+    """The body by a shape; None: it is not like it."""
+    if len(body) > _MOST_DIGITS and _may_have_long_number(body):
+        return None
+    try:
+        return decode(body)
+    except _UNREADABLE:
+        return None
+
+
+def _may_have_long_number(body: bytes) -> bool:
+    """So many digits in a row leave one at each so many bytes: to look there takes next to no time."""
+    return _DIGIT.search(body[_MOST_DIGITS :: _MOST_DIGITS + 1]) is not None and _LONG_NUMBER.search(body) is not None
