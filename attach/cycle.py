@@ -26,13 +26,12 @@ class GatewayCycle(RequestResponseCycle):
     ours, so that what is left to stop is one that holds a line end (RFC 9110 §5.5).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - by name they would cost a request as much as all that is done with them
         self,
         scope: HTTPScope,
         transport: asyncio.Transport,
         flow: FlowControl,
         logger: logging.Logger,
-        *,
         default_headers: list[tuple[bytes, bytes]],
         expect_100_continue: bool,
         keep_alive: bool,

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from proxy import Alarm
 
 from .cycle import GatewayCycle
+from .known_head import KnownHead, known_head
 from .limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -23,11 +24,15 @@ DISCONNECT = "attach.disconnect"
 WRITE = "attach.write"
 WRITTEN = "attach.written"
 CONNECTION = "attach.connection"  # A dict for what layers want to find again at the connection's next request.
+# A pair: the fields, and a dict for what layers make of this head. It is theirs as long as `scope["headers"]` is that
+# very list, and they find it again at the connection's next request, if that differs in nothing but Content-Length.
+HEAD = "attach.head"
 
 _OFFER = frozenset({b"http2-settings", b"upgrade"})
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 # Closing under what a client still sends would reset its connection, and our last words would be lost with it.
 _FAREWELL_SECONDS = 1.0
+_PATIENCE = 4  # So many heads in a row that are not like the one before, and a connection's heads are only parsed.
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -50,6 +55,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self._declined = False
         self._deaf = False
         self._noted: dict[object, object] = {}  # by layers of the app, each under itself: it ends with the connection
+        self._known: KnownHead | None = None
+        self._patience = _PATIENCE
+        self._piece = b""  # What the first head in it may be known by.
+        self._left = 0  # of the content behind a known head, which the parser never sees
         self._at_disconnect: tuple[GatewayCycle, Callable[[], None]] | None = None
         self._idle = Alarm(self.loop, self.timeout_keep_alive_handler)
         self._owing_since: float | None = None  # since when the client has been expected to finish something
@@ -59,10 +68,20 @@ class GatewayProtocol(HttpToolsProtocol):
         self._owing_since = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
-        if self._stage == "between":
-            data = data.lstrip(b"\r\n")  # means nothing between two requests (RFC 9112 §2.2)
-        if self._deaf or not data:
+        if self._deaf:
             return
+        if self._left:
+            data = self._take_content(data)
+        elif self._known is not None and self._stage == "between":
+            data = self._begin_again(self._known, data)
+        if data:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        if self._stage == "between":
+            self._piece = data = data.lstrip(b"\r\n")  # means nothing between two requests (RFC 9112 §2.2)
+            if not data:
+                return
         self._idle.set(None)
         self._without_content += len(data)
         try:
@@ -71,8 +90,39 @@ class GatewayProtocol(HttpToolsProtocol):
             self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(400, "malformed_request", "This is not a well-formed HTTP/1.1 request.")
+        self._piece = b""
         if self._without_content > self.limits.head_bytes:
             self._refuse(431, "head_too_large", f"Head or trailers are larger than {self.limits.head_bytes} bytes.")
+
+    def _begin_again(self, known: KnownHead, data: bytes) -> bytes:
+        """Begin a request whose head is the one before, without the parser; returns what is left for that."""
+        found = known.find(data)
+        if found is None:
+            return data
+        length, begin = found
+        self.expect_100_continue, self._owing_since, self._patience = False, None, _PATIENCE
+        self._run(known.scope(length), known.derived, keep_alive=True)
+        self._stage, self._without_content, self._left = "content", 0, int(length)
+        return self._take_content(data[begin:])
+
+    def _take_content(self, data: bytes) -> bytes:
+        """Take what is content behind a known head; returns what comes behind that."""
+        self._idle.set(None)
+        content = data if len(data) <= self._left else data[: self._left]
+        self._left -= len(content)
+        if content:
+            self.on_body(content)
+        if self._left:
+            return b""
+        self.on_message_complete()
+        return data[len(content) :]
+
+    def _know(self, scope: dict[str, Any], derived: dict[object, object]) -> None:
+        """Have the next head like the one that is complete be known by its bytes, if there is a chance of one."""
+        piece, self._piece = self._piece, b""
+        if piece and self._patience:
+            self._patience -= 1
+            self._known = known_head(piece, self.url, scope, derived) if self._patience else None
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
@@ -98,15 +148,13 @@ class GatewayProtocol(HttpToolsProtocol):
         if parser.should_upgrade() and self._get_upgrade() != b"websocket":
             self._declined = True
         else:
-            self._begin(parser.get_method().decode("ascii"), parser.get_http_version())
+            self._begin(parser.get_method().decode("ascii"), parser.get_http_version(), parser.should_keep_alive())
         self._stage, self._without_content, self._owing_since = "content", 0, None
 
-    def _begin(self, method: str, version: str) -> None:
-        """Run the request whose head is complete, or queue it behind the one before it."""
+    def _begin(self, method: str, version: str, should_keep_alive: bool) -> None:
         raw_path, query = _split_target(self.url)
         path = raw_path.decode("ascii")
-        extensions: dict[str, Any] = {}
-        self.scope = {
+        scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
@@ -119,24 +167,34 @@ class GatewayProtocol(HttpToolsProtocol):
             "raw_path": raw_path,
             "query_string": query,
             "headers": self.headers,
-            "state": self.app_state.copy(),
-            "extensions": extensions,
         }
+        derived: dict[object, object] = {}
+        if version == "1.1" and should_keep_alive:
+            self._know(scope, derived)
+        self._run(scope, derived, keep_alive=version != "1.0" and should_keep_alive)
+
+    def _run(self, scope: Any, derived: dict[object, object], *, keep_alive: bool) -> None:
+        """Run the request whose head is complete, or queue it behind the one before it."""
+        self.scope = scope
+        scope["state"] = self.app_state.copy()
+        extensions: dict[str, Any] = {}
+        scope["extensions"] = extensions
         before: RequestResponseCycle | None = self.cycle  # There is none before the first request.
         self.cycle = cycle = GatewayCycle(
-            self.scope,
+            scope,
             self.transport,
             self.flow,
             self.logger,
-            default_headers=self.server_state.default_headers,
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            self.server_state.default_headers,
+            self.expect_100_continue,
+            keep_alive,
+            self.on_response_complete,
         )
         extensions[DISCONNECT] = partial(self._call_at_disconnect, cycle)
         extensions[WRITE] = cycle.write
         extensions[WRITTEN] = cycle.written
         extensions[CONNECTION] = self._noted
+        extensions[HEAD] = scope["headers"], derived
         if before is None or before.response_complete:
             self._start(cycle)
         else:
@@ -144,7 +202,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
 
     def _start(self, cycle: RequestResponseCycle) -> None:
-        task = self.loop.create_task(cycle.run_asgi(self.app))
+        # As the loop's own `create_task`, which would first think up a name.
+        task = asyncio.Task(cycle.run_asgi(self.app), loop=self.loop, name="request")
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
