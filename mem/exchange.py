@@ -12,8 +12,7 @@ _new = object.__new__
 _KINDS: Mapping[str, EventKind] = {"completion": "completion", "embedding": "embedding"}
 
 
-def exchange_event(
-    *,
+def exchange_event(  # noqa: PLR0917 - so many names in a call cost twice what is done here
     user: str,
     request_id: str,
     path: str,

@@ -127,7 +127,7 @@ class Memory(Remembering):
         if self._digests is None:
             return None
         turns = at_one_go(self._digests.turns(event.user, event.messages))
-        cleaned = at_one_go(self._cleaned(event))
+        cleaned = event if self._cleaner.takes(event) else at_one_go(self._cleaned(event))
         if turns is None or cleaned is None:
             return None
         new = self._seen.behind(turns)

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mem import MemoryEvent, Remembering, State, exchange_event
 from store import Change, Journal, JournalError
@@ -28,13 +28,10 @@ _MOST_LATE = 1_000  # Each keeps what is to be written of it.
 _LEFT = 499
 
 
-class _Tokens(NamedTuple):
-    input: int
-    output: int
-    exact: bool
+_Tokens: TypeAlias = tuple[int, int, bool]  # Of the prompt, of the answer, and whether the engine counted them.
 
-
-_NOTHING = _Tokens(0, 0, False)
+_NOTHING: _Tokens = (0, 0, False)
+_new = object.__new__
 
 
 class _Found:
@@ -157,30 +154,34 @@ class Recorder:
         return found
 
     def _commit(self, found: _Found) -> None:
-        told = partial(self._committed, found)
-        if self.journal is None or not found.changes:
-            told(None, None)
+        changes = found.changes
+        if self.journal is None or not changes:
+            self._finish(found)
             return
+
+        def told(_: object, error: Exception | None) -> None:
+            if error is None:
+                self._finish(found)
+            else:
+                self._not_committed(found, error)
+
         try:
-            changes = found.changes
             self.journal.write_soon(changes[0] if len(changes) == 1 else partial(_apply, changes), told)
         except JournalError as error:
-            told(None, error)
+            self._not_committed(found, error)
 
-    def _committed(self, found: _Found, result: object, error: Exception | None) -> None:
-        if error is not None and not isinstance(error, JournalError):
-            self._run_until_given_up(self._record_apart(found), found.done)
-            return
-        if error is not None:
+    def _not_committed(self, found: _Found, error: Exception) -> None:
+        if isinstance(error, JournalError):
             self._lost(found, error)
-        self._finish(found)
+            self._finish(found)
+        else:
+            self._run_until_given_up(self._record_apart(found), found.done)
 
     def _finish(self, found: _Found) -> None:
-        tokens = found.tokens
+        incoming, outgoing, _ = found.tokens
         try:
             settled = found.reservation is None or (
-                found.asking is None
-                and found.reservation.settle_now(tokens.input + tokens.output, completion=tokens.output)
+                found.asking is None and found.reservation.settle_now(incoming + outgoing, completion=outgoing)
             )
         except Exception:
             logger.exception("quota.not_settled", extra=_about(found))
@@ -261,11 +262,11 @@ class Recorder:
 
     async def _settle(self, found: _Found) -> None:
         assert found.reservation is not None
-        tokens = found.tokens
+        incoming, outgoing, _ = found.tokens
         try:
             if found.asking is not None:
                 await asyncio.wait({found.asking})
-            await found.reservation.settle(tokens.input + tokens.output, completion=tokens.output)
+            await found.reservation.settle(incoming + outgoing, completion=outgoing)
         except Exception:
             logger.exception("quota.not_settled", extra=_about(found))
         self._done(found)
@@ -304,62 +305,58 @@ class Recorder:
     def _memory_event(self, exchange: ObservedExchange, reading: AnswerReading, tokens: _Tokens) -> MemoryEvent:
         state = exchange.state
         request = exchange.request
+        calls = reading.tool_calls
+        raw = []
+        for message in request.messages:  # A comprehension is a call.
+            raw.append(message.raw)  # noqa: PERF401
+        known = (reading.input_tokens, reading.output_tokens) if self.usage is None else tokens
         return exchange_event(
-            user=exchange.user,
-            request_id=state["request_id"],
-            path=exchange.path,
-            operation=request.operation,
-            model=reading.model or request.model,
-            messages=[message.raw for message in request.messages],
-            answer=reading.text,
-            state=_state(exchange, reading),
-            tool_calls=[{"id": call.id, "name": call.name, "arguments": call.arguments} for call in reading.tool_calls],
-            reasoning=reading.reasoning,
-            session_id=state.get("session_id"),
-            project=state.get("project"),
-            task_id=state.get("task_id"),
-            run_id=state.get("run_id"),
-            agent=state.get("agent"),
-            tokens_in=tokens.input if self.usage is not None else reading.input_tokens,
-            tokens_out=tokens.output if self.usage is not None else reading.output_tokens,
-            latency=exchange.elapsed,
-            status=self._status(exchange),
+            exchange.user,
+            state["request_id"],
+            exchange.path,
+            request.operation,
+            reading.model or request.model,
+            raw,
+            reading.text,
+            _state(exchange, reading),
+            [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls] if calls else (),
+            reading.reasoning,
+            state.get("session_id"),
+            state.get("project"),
+            state.get("task_id"),
+            state.get("run_id"),
+            state.get("agent"),
+            known[0],
+            known[1],
+            exchange.elapsed,
+            exchange.status or exchange.failure or _LEFT,
         )
 
     def _usage_event(self, exchange: ObservedExchange, reading: AnswerReading, tokens: _Tokens) -> UsageEvent:
         state = exchange.state
         first = exchange.first_piece
-        return UsageEvent(
-            request_id=state["request_id"],
-            user=exchange.user,
-            project=state.get("project"),
-            model=reading.model or exchange.request.model,
-            tokens_in=tokens.input,
-            tokens_out=tokens.output,
-            exact=tokens.exact,
-            status=self._status(exchange),
-            path=exchange.path,
-            at=time.time(),
-            duration=exchange.elapsed,
-            first_token=None if first is None else first - exchange.started,
-            task_id=state.get("task_id"),
-        )
-
-    def _status(self, exchange: ObservedExchange) -> int:
-        return exchange.status or exchange.failure or _LEFT
+        event = _new(UsageEvent)  # Its members one by one, as of a `MemoryEvent`: a call with so many names is slow.
+        event.request_id, event.user, event.project = state["request_id"], exchange.user, state.get("project")
+        event.model = reading.model or exchange.request.model
+        event.tokens_in, event.tokens_out, event.exact = tokens
+        event.status, event.path = exchange.status or exchange.failure or _LEFT, exchange.path
+        event.at, event.duration = time.time(), exchange.elapsed
+        event.first_token = None if first is None else first - exchange.started
+        event.task_id = state.get("task_id")
+        return event
 
     def _told(self, exchange: ObservedExchange, reading: AnswerReading) -> _Tokens | None:
         """The engine's own counts, or none where nobody wants to know; None: they are ours to count."""
         incoming, outgoing = reading.input_tokens, reading.output_tokens
+        if incoming is not None and outgoing is not None and exchange.how == "done":  # As nearly always.
+            return (incoming, outgoing, True)
         refused = exchange.status is not None and exchange.status >= 400
         if refused or (exchange.how == "failed" and not exchange.capture.length):
-            return _Tokens(incoming or 0, outgoing or 0, True)
-        if outgoing is None and exchange.request.operation == "embedding":
-            outgoing = 0
-        if incoming is not None and outgoing is not None and exchange.how == "done":
-            return _Tokens(incoming, outgoing, True)
+            return (incoming or 0, outgoing or 0, True)
+        if incoming is not None and exchange.request.operation == "embedding" and exchange.how == "done":
+            return (incoming, outgoing or 0, True)
         if self.usage is None and exchange.reservation is None:
-            return _Tokens(incoming or 0, outgoing or 0, False)
+            return (incoming or 0, outgoing or 0, False)
         return None
 
     async def _count(self, exchange: ObservedExchange, reading: AnswerReading) -> _Tokens:
@@ -372,7 +369,7 @@ class Recorder:
         # Before the end some dialects tell a count that only just begins.
         if outgoing is None or exchange.how != "done":
             outgoing = max(outgoing or 0, await self._count_answer(exchange, reading))
-        return _Tokens(incoming, outgoing, False)
+        return (incoming, outgoing, False)
 
     async def _count_answer(self, exchange: ObservedExchange, reading: AnswerReading) -> int:
         capture = exchange.capture
@@ -403,8 +400,9 @@ async def _read(exchange: ObservedExchange) -> AnswerReading:
 
 
 def _read_now(exchange: ObservedExchange) -> AnswerReading:
-    reading = None if exchange.remembered else _read_ends(exchange)
-    return reading or _read_whole(exchange)
+    if exchange.remembered:
+        return _read_whole(exchange)
+    return _read_ends(exchange) or _read_whole(exchange)
 
 
 def _read_ends(exchange: ObservedExchange) -> AnswerReading | None:

@@ -88,10 +88,12 @@ class SeveralUsageBackends(UsageBackend):
         self._open = AsyncExitStack()
 
     def changes(self, event: UsageEvent) -> Change | None:
-        changes = [change for backend in self.backends if (change := backend.changes(event)) is not None]
-        if len(changes) < 2:
-            return changes[0] if changes else None
-        return lambda connection: [change(connection) for change in changes]
+        changes: Change | None = None
+        for backend in self.backends:
+            change = backend.changes(event)
+            if change is not None:
+                changes = change if changes is None else _both(changes, change)
+        return changes
 
     def observe(self, event: UsageEvent) -> None:
         for backend in self.backends:
@@ -104,3 +106,7 @@ class SeveralUsageBackends(UsageBackend):
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
+
+
+def _both(first: Change, second: Change) -> Change:
+    return lambda connection: (first(connection), second(connection))
