@@ -16,7 +16,7 @@ from .errors import ExchangeEnded, GatewayStopping, Unsupported, upstream_error
 from .exchange import Exchange, Timeouts
 from .headers import AnswerHead, Fields, Network, RequestHeaders
 from .observer import MOST_REFUSAL_BYTES, Observer
-from .request_head import Body
+from .request_head import Body, framing_lines, request_line
 from .transport import EngineTransport
 
 Write = Callable[[bytes], bool]  # The ASGI extension `attach.write`: a piece sent at once; False: wait before the next.
@@ -128,14 +128,11 @@ class EngineProxy:
         return True
 
     def _begin(self, scope: Scope, framing: Fields, body: Body) -> Awaitable[Exchange]:
-        return self.transport.exchange(
-            self._origin,
-            scope["method"].encode("ascii"),
-            self._target(scope),
-            self._headers.build(scope) + framing,
-            body,
-            timeouts=self._timeouts,
-        )
+        method = scope["method"].encode("ascii")
+        line = request_line(method, self._target(scope))
+        end, length = framing_lines(body, framing, self.transport.names)
+        head = self._headers.head(scope, line, end)
+        return self.transport.send(self._origin, method, head, length, body, timeouts=self._timeouts)
 
     async def _try_again(self, scope: Scope, exchange: Exchange, observer: Observer) -> tuple[Exchange, bytes]:
         """Ask as the client did, if the rest is what was refused; else the refusal and its beginning."""

@@ -12,9 +12,12 @@ from auth import IdentitySigner
 from wire import folded_name
 
 from .errors import UpstreamBroken
+from .framing import FieldNames
+from .request_head import field_lines
 
 Fields = list[tuple[bytes, bytes]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Said = tuple[bytes | str, ...]  # What of a request has a say in what crosses of its header.
 
 _HOP_BY_HOP = frozenset(
     {
@@ -45,11 +48,15 @@ _KEPT_FROM_UPSTREAM = _HOP_BY_HOP | {
     b"x-real-ip",
     b"x-request-id",
 }
+# What these say changes nothing of what crosses; who calls is said in them alone.
+_WITHOUT_EFFECT = _KEPT_FROM_UPSTREAM - {b"connection", b"host"}
 # Some engines take from X-Forwarded-User and its like who calls: whatever begins so is for proxies to say.
 _PREFIXES_KEPT_FROM_UPSTREAM = (b"x-attach-", b"x-forwarded-")
 _TOLD_BY_PROXIES = frozenset({b"x-forwarded-host", b"x-forwarded-proto"})
 _TOLD = _TOLD_BY_PROXIES | {b"x-forwarded-for"}
 _MOST_NAMES = 1024
+MOST_REMEMBERED = 512
+MOST_REMEMBERED_BYTES = 4096  # Of each; the fields that a caller sends beside its token are a few hundred.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # The gateway writes its own; an answer with two of them is malformed (RFC 9110 §5.3).
 # Alt-Svc would send browsers around the gateway (RFC 7838 §2.1).
@@ -105,38 +112,61 @@ class RequestHeaders:
         if credential is not None:
             self.own.append((b"authorization", credential.encode("latin-1")))
         self._kinds = _Crossing()
+        self._names = FieldNames()
+        self.remembered: dict[Said, bytes] = {}
         self._trusted = lru_cache(maxsize=1024)(lambda peer: _is_within(peer, trusted_proxies))
+        self._stamped = lru_cache(maxsize=1024)(lambda stamp: field_lines(stamp, self._names))
 
-    def build(self, scope: Scope) -> Fields:
-        """The fields for the request in `scope`, framing apart: the caller's that may cross, ours, the stamp last."""
+    def head(self, scope: Scope, line: bytes, framing: bytes) -> bytes:
+        """A head for the request in `scope`, from its first line and its last ones.
+
+        Between them are the caller's fields that may cross, ours, and the stamp last. What a caller says beside who it
+        is, it says again with its next request: those lines are kept.
+
+        Raises:
+            httpx.LocalProtocolError: Two servers could read the fields differently.
+        """
         state = scope["state"]
+        said = _said(scope)
+        lines = self.remembered.get(said) or self._write(said, scope)
+        name: bytes = state["public_request_id"]
+        if not name.isalnum():
+            field_lines([(b"x-request-id", name)], self._names)
+        ours = self._stamped(tuple(state.get("stamp", ())))
+        if self._signer is not None and state.get("identity") is not None:
+            token = self._signer.token(state["identity"], state["session_id"])
+            ours += field_lines([(b"x-attach-identity", token.encode("ascii"))], self._names)
+        return b"".join((line, lines, b"x-request-id: ", name, b"\r\n", ours, framing))
+
+    def _write(self, said: Said, scope: Scope) -> bytes:
+        lines = field_lines(self._crossing(scope), self._names, hosts=1)
+        if sum(map(len, said)) <= MOST_REMEMBERED_BYTES:
+            if len(self.remembered) >= MOST_REMEMBERED:
+                self.remembered.clear()
+            self.remembered[said] = lines
+        return lines
+
+    def _crossing(self, scope: Scope) -> Fields:
+        """What crosses of the caller's fields, and what the gateway says of the way here: it follows from `_said`."""
         fields = self.own.copy()
         told: Fields = []
-        host, named = b"", frozenset[bytes]()
-        kinds = self._kinds
+        connection: Fields = []
+        host = b""
         for field in scope["headers"]:
-            kind = kinds[field[0]]
+            kind = self._kinds[field[0]]
             if kind == CROSSES:
-                name, value = field
                 # The white space behind a value, which servers leave there, is not part of it (RFC 9110 §5.5).
-                bare = value.strip(b" \t")
-                fields.append(field if bare is value else (name, bare))
+                fields.append((field[0], field[1].strip(b" \t")))
             elif kind == CONNECTION:
-                named |= _named((field,))
+                connection.append(field)
             elif kind == HOST:
                 host = field[1]
             elif kind == TOLD:
                 told.append(field)
-        if named:
+        if named := _named(connection):
             ours = len(self.own)
             fields[ours:] = [field for field in fields[ours:] if field[0] not in named]
-        fields += self._forwarded(scope, host, told)
-        fields.append((b"x-request-id", state["public_request_id"]))
-        fields += state.get("stamp", ())
-        if self._signer is not None and state.get("identity") is not None:
-            token = self._signer.token(state["identity"], state["session_id"])
-            fields.append((b"x-attach-identity", token.encode("ascii")))
-        return fields
+        return fields + self._forwarded(scope, host, told)
 
     def _forwarded(self, scope: Scope, host: bytes, told: Fields) -> Fields:
         """What the gateway says of the way here; `told` is what the peer said of it."""
@@ -149,6 +179,16 @@ class RequestHeaders:
             proto, host = said.get(b"x-forwarded-proto", proto), said.get(b"x-forwarded-host", host)
         said_now = [(b"x-forwarded-for", way), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host)]
         return said_now if way and proto and host else [field for field in said_now if field[1]]
+
+
+def _said(scope: Scope) -> Said:
+    client = scope.get("client")
+    said: list[bytes | str] = [client[0] if client else "", scope["scheme"]]
+    for name, value in scope["headers"]:
+        if name not in _WITHOUT_EFFECT:
+            said.append(name)
+            said.append(value)
+    return tuple(said)
 
 
 class AnswerHead(NamedTuple):

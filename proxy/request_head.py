@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterable, Sequence
+from functools import lru_cache
 
 import httpx
 
-from .framing import TOKEN, Field, FieldNames, FramingError, read_framing
+from .framing import TOKEN, Field, FieldNames, Framing, FramingError, read_framing
 
 Body = bytes | AsyncIterable[bytes] | None
 
@@ -29,29 +30,78 @@ def write_head(
     Raises:
         httpx.LocalProtocolError: Two servers could read this request differently, or it contradicts its body.
     """
-    line = method + b" " + target + b" HTTP/1.1"
-    if REQUEST_LINE.fullmatch(line) is None or method == b"CONNECT":
-        raise httpx.LocalProtocolError("The request's method or target cannot be sent")
-    try:
-        length, chunked, options, hosts = read_framing(fields, names)
-    except FramingError as error:
-        raise httpx.LocalProtocolError(f"The request cannot be sent: {error}") from error
+    line = request_line(method, target)
+    length, chunked, options, hosts = _framing_in(fields, names)
     if hosts != 1:
         raise httpx.LocalProtocolError("A request needs exactly one Host field")
-    lines = [line, *map(b": ".join, fields)]
+    framing = b""
     if length is not None:
         if (body is None or isinstance(body, bytes)) and length != len(body or b""):
             raise httpx.LocalProtocolError("The request's Content-Length is not the length of its body")
     elif not chunked:
         length, framing = framing_of(body)
-        if framing:
-            lines.append(framing)
-    lines += (b"", b"")
-    head = b"\r\n".join(lines)
-    # Each line ends in the one CR and LF written here: any other would begin a line, or a request, of its own.
-    if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * len(lines) - 2:
-        raise httpx.LocalProtocolError("A field of the request contains CR, LF or NUL")
+    head = b"".join((line, _lines(fields), framing, b"\r\n"))
     return head, length, bool(options) and b"close" in options
+
+
+def request_line(method: bytes, target: bytes) -> bytes:
+    """The line a request begins with. Raises httpx.LocalProtocolError."""
+    return _usual_line(method, target) if len(target) <= 256 else _checked_line(method, target)
+
+
+def _checked_line(method: bytes, target: bytes) -> bytes:
+    line = method + b" " + target + b" HTTP/1.1"
+    if REQUEST_LINE.fullmatch(line) is None or method == b"CONNECT":
+        raise httpx.LocalProtocolError("The request's method or target cannot be sent")
+    return line + b"\r\n"
+
+
+_usual_line = lru_cache(maxsize=256)(_checked_line)
+
+
+def field_lines(fields: Sequence[Field], names: FieldNames, *, hosts: int = 0) -> bytes:
+    """Fields as they are sent, none of which says anything about framing and `hosts` of which are a Host.
+
+    So they can be kept, and sent in a head that is otherwise put together from what is known to be no less sound.
+
+    Raises:
+        httpx.LocalProtocolError: They say more than that, or two servers could read them differently.
+    """
+    if _framing_in(fields, names) != (None, False, (), hosts):
+        raise httpx.LocalProtocolError("The request's fields contradict its framing")
+    return _lines(fields)
+
+
+def framing_lines(body: Body, fields: Sequence[Field], names: FieldNames) -> tuple[bytes, int | None]:
+    """The end of a head that `fields` frame, and the length of the body that it announces (None: chunks).
+
+    Raises:
+        httpx.LocalProtocolError: As `write_head` does.
+    """
+    if isinstance(body, bytes):
+        return b"content-length: %d\r\n\r\n" % len(body), len(body)
+    length, chunked, _, _ = _framing_in(fields, names)
+    if length and body is None:
+        raise httpx.LocalProtocolError("The request's Content-Length is not the length of its body")
+    added = b""
+    if length is None and not chunked:
+        length, added = framing_of(body)
+    return b"".join((_lines(fields), added, b"\r\n")), length
+
+
+def _framing_in(fields: Sequence[Field], names: FieldNames) -> Framing:
+    try:
+        return read_framing(fields, names)
+    except FramingError as error:
+        raise httpx.LocalProtocolError(f"The request cannot be sent: {error}") from error
+
+
+def _lines(fields: Sequence[Field]) -> bytes:
+    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+    # Each line ends in the one CR and LF written here: any other would begin a line, or a request, of its own.
+    if len(lines) - len(lines.translate(None, b"\r\n\0")) != 2 * len(fields):
+        raise httpx.LocalProtocolError("A field of the request contains CR, LF or NUL")
+    return lines
 
 
 def framing_of(body: Body) -> tuple[int | None, bytes]:
@@ -59,5 +109,5 @@ def framing_of(body: Body) -> tuple[int | None, bytes]:
     if not body:
         return 0, b""
     if isinstance(body, bytes):
-        return len(body), b"Content-Length: %d" % len(body)
-    return None, b"Transfer-Encoding: chunked"
+        return len(body), b"Content-Length: %d\r\n" % len(body)
+    return None, b"Transfer-Encoding: chunked\r\n"

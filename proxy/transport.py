@@ -60,8 +60,8 @@ class EngineTransport(httpx.AsyncBaseTransport):
             OSError: The CA file cannot be read or holds no certificates.
         """
         self.timeouts = timeouts or Timeouts()
-        self._names = FieldNames()
-        self._head_parser = HeadParser(HeadLimits(max_head_bytes, max_fields), self._names)
+        self.names = FieldNames()
+        self._head_parser = HeadParser(HeadLimits(max_head_bytes, max_fields), self.names)
         self._verify: ssl.SSLContext | bool = client_context(verify) if isinstance(verify, str) else verify
         self._pool = Pool(limits or PoolLimits(), self._open)
 
@@ -92,7 +92,21 @@ class EngineTransport(httpx.AsyncBaseTransport):
                 response that cannot be read safely, and ConnectError, ReadError, WriteError, ConnectTimeout,
                 ReadTimeout, WriteTimeout, PoolTimeout.
         """
-        head, length, closes = write_head(method, target, fields, body, self._names)
+        head, length, closes = write_head(method, target, fields, body, self.names)
+        return await self.send(origin, method, head, length, body, timeouts=timeouts, closes=closes)
+
+    async def send(
+        self,
+        origin: Origin,
+        method: bytes,
+        head: bytes,
+        length: int | None,
+        body: Body,
+        *,
+        timeouts: Timeouts | None = None,
+        closes: bool = False,
+    ) -> Exchange:
+        """`exchange` for a head that is written: it announces `length` (None: chunks), and may close the connection."""
         limits = timeouts or self.timeouts
         connection = self._pool.take_idle(origin)
         while True:

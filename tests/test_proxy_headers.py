@@ -3,9 +3,11 @@
 import re
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import pytest_asyncio
 
+from proxy.headers import MOST_REMEMBERED, MOST_REMEMBERED_BYTES, RequestHeaders
 from tests.gateways import Answer, Stand, standing
 from tests.servers import Connection, Received
 
@@ -182,6 +184,58 @@ async def test_nothing_is_added_in_the_callers_name(stand: Stand) -> None:
 async def test_white_space_around_a_value_is_not_part_of_it(stand: Stand) -> None:
     seen = seen_by_engine(await stand.ask("GET", "/x", "X-A: \t b c \t ", "X-B:   "))
     assert (seen.one("x-a"), seen.one("x-b")) == (b"b c", b"")
+
+
+async def test_a_head_like_the_one_before_is_its_own_callers(stand: Stand) -> None:
+    tokens = [stand.token, stand.issuer.token("bob")] * 2
+    seen = [seen_by_engine(await stand.ask("GET", "/same", "X-Kept: 1", token=token)) for token in tokens]
+    assert [request.all("x-attach-user") for request in seen] == [[b"alice"], [b"bob"]] * 2
+    assert len({request.one("x-attach-session") for request in seen}) == 2
+    assert len({request.one("x-request-id") for request in seen}) == 4
+
+
+async def test_a_head_almost_like_the_one_before_crosses_as_it_is(stand: Stand) -> None:
+    sent = ["X-Kept: 1", "X-Kept: 2", "X-Kept:", "X-Kep: t1", "X-Kept: 1"]
+    seen = [seen_by_engine(await stand.ask("POST", "/same", line, body=b"x" * len(line))) for line in sent]
+    assert [request.all("x-kept") for request in seen] == [[b"1"], [b"2"], [b""], [], [b"1"]]
+    assert [len(request.body) for request in seen] == [len(line) for line in sent]
+
+
+async def test_heads_are_remembered_within_bounds_and_no_credential_is() -> None:
+    headers = RequestHeaders(host="engine", credential=None)
+    values = [*(b"%d" % number for number in range(MOST_REMEMBERED + 10)), b"x" * MOST_REMEMBERED_BYTES, b"\xff"]
+    for value in values:
+        scope = {
+            "headers": [(b"authorization", b"Bearer secret"), (b"x-kept", value), (b"content-length", value)],
+            "state": {"public_request_id": b"a-1"},
+            "scheme": "https",
+            "client": ("127.0.0.1", 1),
+        }
+        for _ in range(2):
+            head = headers.head(scope, b"GET / HTTP/1.1\r\n", b"\r\n")
+            assert b"\r\nx-kept: %b\r\n" % value in head
+    assert 0 < len(headers.remembered) <= MOST_REMEMBERED
+    parts = [part for said in headers.remembered for part in said if isinstance(part, bytes)]
+    assert not any(b"secret" in part or len(part) >= MOST_REMEMBERED_BYTES for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        pytest.param([(b"x", b"a\r\nb: c")], {}, id="a line in a value"),
+        pytest.param([(b"x y", b"a")], {}, id="a space in a name"),
+        pytest.param([], {"public_request_id": b"a\nb"}, id="a line in the request id"),
+        pytest.param([], {"stamp": ((b"x-attach-user", b"a\r\nb: c"),)}, id="a line in the stamp"),
+        pytest.param([], {"stamp": ((b"content-length", b"1"),)}, id="a length in the stamp"),
+        pytest.param([], {"stamp": ((b"host", b"b"),)}, id="a host in the stamp"),
+    ],
+)
+async def test_no_line_of_a_head_can_end_another(fields: list[tuple[bytes, bytes]], state: dict[str, object]) -> None:
+    headers = RequestHeaders(host="engine", credential=None)
+    scope = {"headers": fields, "state": {"public_request_id": b"a", **state}, "scheme": "http", "client": None}
+    for _ in range(2):
+        with pytest.raises(httpx.LocalProtocolError):
+            headers.head(scope, b"GET / HTTP/1.1\r\n", b"\r\n")
 
 
 async def test_host_is_the_engines_own(stand: Stand) -> None:

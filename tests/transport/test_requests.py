@@ -8,7 +8,7 @@ import pytest
 
 from proxy.connection import Origin
 from proxy.framing import MAX_KNOWN, FieldNames
-from proxy.request_head import Body, write_head
+from proxy.request_head import Body, field_lines, framing_lines, write_head
 from tests.servers import Connection
 from tests.transport.peers import RawServer, fetch, open_transport, pieces, saying
 
@@ -115,6 +115,50 @@ def test_fields_go_out_as_given_and_in_their_order() -> None:
 )
 def test_framing_is_added_where_there_is_none(body: Body, framing: bytes) -> None:
     assert head([HOST], body) == b"GET / HTTP/1.1\r\nHost: engine\r\n" + framing + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "end"),
+    [
+        pytest.param(None, [], (b"\r\n", 0), id="nothing"),
+        pytest.param(None, [(b"content-length", b"0")], (b"content-length: 0\r\n\r\n", 0), id="an empty body"),
+        pytest.param(b"hello", [(b"content-length", b"5")], (b"content-length: 5\r\n\r\n", 5), id="bytes"),
+        pytest.param(pieces(b"a"), [(b"content-length", b"1")], (b"content-length: 1\r\n\r\n", 1), id="a stream"),
+        pytest.param(
+            pieces(b"a"),
+            [(b"transfer-encoding", b"chunked")],
+            (b"transfer-encoding: chunked\r\n\r\n", None),
+            id="chunks",
+        ),
+        pytest.param(pieces(b"a"), [], (b"Transfer-Encoding: chunked\r\n\r\n", None), id="a stream of any length"),
+    ],
+)
+def test_a_head_ends_in_what_frames_its_body(
+    body: Body, fields: list[tuple[bytes, bytes]], end: tuple[bytes, int | None]
+) -> None:
+    assert framing_lines(body, fields, FieldNames()) == end
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param([(b"content-length", b"1")], id="a length without a body"),
+        pytest.param([(b"content-length", b"+0")], id="a signed length"),
+        pytest.param([(b"transfer-encoding", b"gzip")], id="another coding"),
+        pytest.param([(b"x", b"a\r\nb")], id="a line in a value"),
+    ],
+)
+def test_a_head_that_ends_ambiguously_is_not_written(fields: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(httpx.LocalProtocolError):
+        framing_lines(None, fields, FieldNames())
+
+
+@pytest.mark.parametrize("name", [b"Host", b"Content-Length", b"transfer-encoding", b"connection"])
+def test_lines_to_be_kept_say_nothing_of_framing(name: bytes) -> None:
+    value = b"chunked" if name == b"transfer-encoding" else b"1"
+    assert field_lines([(b"x", b"1")], FieldNames()) == b"x: 1\r\n"
+    with pytest.raises(httpx.LocalProtocolError):
+        field_lines([(b"x", b"1"), (name, value)], FieldNames())
 
 
 def test_names_are_remembered_within_bounds() -> None:
