@@ -54,35 +54,33 @@ class Caller:
         content: The upload: None, bytes where one piece is all, else a stream.
     """
 
-    content: Body
+    content: Body = None
+    _upload: Upload | None = None
+    _watcher: asyncio.Task[None] | None = None
+    _answered = False
+    _reason: Exception | None = None
 
-    def __init__(
-        self, receive: Receive, *, first: bytes = b"", more: bool = False, at_disconnect: AtDisconnect | None = None
-    ) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._scope = scope
         self._receive = receive
-        self._upload = Upload(first) if more else None
-        self.content = self._upload or first or None
-        self._at_disconnect = None if more else at_disconnect
-        self._watcher: asyncio.Task[None] | None = None
-        self._answered = False
-        self._reason: Exception | None = None
+        try:
+            self._at_disconnect: AtDisconnect | None = scope["extensions"]["attach.disconnect"]
+        except KeyError:
+            self._at_disconnect = None
 
-    @classmethod
-    async def begin(cls, scope: Scope, receive: Receive) -> tuple[Self, Fields]:
+    async def begin(self) -> Fields:
         """Wait for the first piece of the upload, if there is one.
 
         Returns:
-            The caller, whose `content` is the upload (read in one go where one piece is all), and the header fields
-            that frame it (RFC 9112 §6).
+            The header fields that frame `content` (RFC 9112 §6), unless it is bytes: then that is their length.
 
         Raises:
             ClientLeft: It left first.
             Unsupported: The upload is encoded beyond being chunked; told so, a client sends it plain (RFC 9112 §6.1).
         """
-        at_disconnect = scope.get("extensions", {}).get("attach.disconnect")
         length: bytes | None = None
         chunked = False
-        for name, value in scope["headers"]:
+        for name, value in self._scope["headers"]:
             if name == b"content-length":
                 length = value
             elif name == b"transfer-encoding":
@@ -90,15 +88,17 @@ class Caller:
                     raise Unsupported("A body can be sent chunked, in no other transfer coding.")
                 chunked = True
         if length is None and not chunked:
-            return cls(receive, at_disconnect=at_disconnect), []
-        message = await receive()
+            return []
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        first, more = message.get("body", b""), message.get("more_body", False)
-        if not more:
-            length = b"%d" % len(first)
-        framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", length)
-        return cls(receive, first=first, more=more, at_disconnect=at_disconnect), [framing]
+        first = message.get("body", b"")
+        if not message.get("more_body", False):
+            self.content = first or None
+            return [] if first else [(b"content-length", b"0")]
+        self.content = self._upload = Upload(first)
+        self._at_disconnect = None
+        return [(b"transfer-encoding", b"chunked") if length is None else (b"content-length", length)]
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()

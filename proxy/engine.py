@@ -17,6 +17,7 @@ from .exchange import Exchange, Timeouts
 from .headers import AnswerHead, Fields, Network, RequestHeaders
 from .observer import MOST_REFUSAL_BYTES, Observer
 from .request_head import Body, framing_lines, request_line
+from .response_head import ResponseHead
 from .transport import EngineTransport
 
 Write = Callable[[bytes], bool]  # The ASGI extension `attach.write`: a piece sent at once; False: wait before the next.
@@ -79,13 +80,15 @@ class EngineProxy:
         self._running: set[Caller] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["state"].get("identity") is None:
+        state = scope["state"]
+        if state.get("identity") is None:
             raise MissingCredentials
         if scope["method"] == "TRACE":  # An engine that heeds it shows our credential for it (RFC 9110 §9.3.8).
             raise Unsupported("TRACE is not forwarded.")
-        observer: Observer | None = scope["state"].get("observer")
-        caller, framing = await Caller.begin(scope, receive)
-        answer = _Answer(scope, send, done=caller.answered, observer=observer)
+        observer: Observer | None = state.get("observer")
+        caller = Caller(scope, receive)
+        framing = await caller.begin()
+        answer = _Answer(scope, send, caller.answered, observer)
         if observer is not None:
             observer.begin(lambda refusal: caller.interrupt(ExchangeEnded(refusal)))
         self._running.add(caller)
@@ -94,7 +97,7 @@ class EngineProxy:
                 exchange = await self._begin(scope, framing, caller.content)
                 try:
                     first = b""
-                    if observer is not None and exchange.status == 400 and observer.changed_request:
+                    if observer is not None and exchange.reader.head.status == 400 and observer.changed_request:
                         exchange, first = await self._try_again(scope, exchange, observer)
                     await answer.relay(exchange, first)
                 finally:
@@ -143,7 +146,7 @@ class EngineProxy:
         if body is None:
             return exchange, refusal
         await exchange.aclose()
-        return await self._begin(scope, [(b"content-length", b"%d" % len(body))], body), b""
+        return await self._begin(scope, [], body), b""
 
     def _target(self, scope: Scope) -> bytes:
         """What the client asked for, to the byte: whoever re-encodes a path changes what it names."""
@@ -154,9 +157,9 @@ class EngineProxy:
 class _Answer:
     """The engine's answer on its way to the client, and how far it got."""
 
-    __slots__ = ("_done", "_finished", "_media_type", "_observer", "_scope", "_send", "_started", "_tail", "_write")
+    __slots__ = ("_done", "_finished", "_media_type", "_observer", "_scope", "_send", "_started", "_tail")
 
-    def __init__(self, scope: Scope, send: Send, *, done: Callable[[], None], observer: Observer | None = None) -> None:
+    def __init__(self, scope: Scope, send: Send, done: Callable[[], None], observer: Observer | None) -> None:
         self._scope = scope
         self._send = send
         self._done = done
@@ -164,7 +167,6 @@ class _Answer:
         self._started = self._finished = False
         self._media_type = ""
         self._tail = b""
-        self._write: Write | None = scope.get("extensions", {}).get("attach.write")
 
     async def relay(self, exchange: Exchange, first: bytes = b"") -> None:
         """Send the answer on as it comes. A piece that comes with the answer's end is the last message.
@@ -172,17 +174,18 @@ class _Answer:
         Args:
             first: What was read of the body before.
         """
-        status = exchange.status
-        headers = self._head_of(exchange)
+        reader = exchange.reader
+        status = reader.head.status
+        headers = self._head_of(reader.head)
         if self._observer is not None:
             headers = self._observer.answer(status, headers)
         self._started = True
-        follows = bool(first) or exchange.ready
+        follows = bool(first or reader.pieces or reader.complete)
         start = {"type": "http.response.start", "status": status, "headers": headers, "attach.body_follows": follows}
         await self._send(start)
         while piece := first or exchange.take() or await exchange.read():
             first = b""
-            if exchange.ended:
+            if reader.complete and not reader.pieces:
                 await self._finish(piece)
                 return
             if self._observer is not None:
@@ -191,8 +194,9 @@ class _Answer:
                     continue
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
-            if self._write is not None:
-                await self._pour(exchange, self._write)
+            write: Write | None = self._scope.get("extensions", {}).get("attach.write")
+            if write is not None:
+                await self._pour(exchange, write)
         await self._finish(b"")
 
     async def _pour(self, exchange: Exchange, write: Write) -> None:
@@ -244,8 +248,7 @@ class _Answer:
             await self._send({"type": "http.response.body", "body": frame, "more_body": False})
         return True
 
-    def _head_of(self, exchange: Exchange) -> Fields:
-        head = exchange.reader.head
+    def _head_of(self, head: ResponseHead) -> Fields:
         known = head.derived
         if not isinstance(known, AnswerHead):
             known = head.derived = AnswerHead.of(head.status, head.fields)
