@@ -101,8 +101,10 @@ class GatewayCycle(RequestResponseCycle):
         else:
             raise RuntimeError(f"{message['type']} is out of turn")
 
-    def write(self, body: bytes) -> bool:
+    def write(self, body: bytes, chunk: bytes = b"") -> bool:
         """Send a piece of an answer that goes on, without waiting; False: the next one waits in `send`.
+
+        `chunk`: `body` in the framing of a chunk, where somebody has made it already.
 
         This is the ASGI extension `attach.write`. A layer that wraps `send` to see or change bodies has to wrap this
         too, or to take it out of the scope; one that counts them asks `written`.
@@ -111,7 +113,7 @@ class GatewayCycle(RequestResponseCycle):
             return False
         self._written += len(body)
         if self.chunked_encoding and body and not self._head:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            self.transport.write(chunk or b"%x\r\n%b\r\n" % (len(body), body))
         else:
             self._send_body(body, more=True)
         return not self.flow.write_paused

@@ -69,8 +69,8 @@ class ObservedExchange:
         "_refused_more",
         "_running",
         "_sent",
+        "_signs",
         "_tokens",
-        "_words",
         "asking",
         "begun",
         "capture",
@@ -128,7 +128,7 @@ class ObservedExchange:
         self._allowed: float = inf
         self._between = False  # The last piece ended an event, and the next begins one.
         self._event_end = b""
-        self._words: tuple[bytes, ...] = ()  # What only an event has that has to be looked into.
+        self._signs: tuple[tuple[int, bytes], ...] = ()  # What only an event has that has to be looked into.
         self._refused_more = self._cut = self._running = self._asked_again = False
 
     # The quota's side.
@@ -197,7 +197,7 @@ class ObservedExchange:
             headers = [field for field in headers if field[0] != b"content-length"]
         if not length_known:
             self._is_last = LastFrame(self.path).seen
-            self._event_end, self._words = signs_of(self.path, usage=self._filter is not None)
+            self._event_end, self._signs = signs_of(self.path, usage=self._filter is not None)
             if self.reservation is not None and (self.request.stream or self.content_type.startswith(STREAMS)):
                 self._estimator = StreamEstimator(self.path)
                 self._allowed = max(self.reservation.granted - (self._prompt or 0), 0)
@@ -211,8 +211,9 @@ class ObservedExchange:
             recent.append(piece)
             if not self._between or not piece.endswith(self._event_end):
                 return self._looked_into(piece)
-            for word in self._words:
-                if word in piece:
+            for rare, word in self._signs:
+                # Bytes are not looked for with `in`: before it looks, that raises an error, and drops it.
+                if rare in piece and piece.find(word) >= 0:
                     return self._looked_into(piece)
             if len(recent) >= _TAKEN_TOGETHER or len(piece) > _LONG_PIECE:
                 return self._watched(piece)

@@ -55,7 +55,7 @@ class ChunkReader:
         self.trailers.clear()
 
     def sole(self, data: bytes) -> bytes:
-        """The body in `data` where that is one whole chunk, as most of what servers stream comes; b"": `feed` it."""
+        """The body in `data` where that is `b"%x\r\n%b\r\n"` of it, as most of what servers stream; b"": `feed` it."""
         line = _size_line(len(data))
         if self._at_border and data.startswith(line) and data.endswith(b"\r\n"):
             self._overhead = 0

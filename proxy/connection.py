@@ -184,7 +184,7 @@ class Connection(asyncio.Protocol):
         sink = exchange.sink
         if sink is not None and (piece := reader.sole(data)):
             self.silence.set(exchange.timeouts.read)
-            exchange.hand_on(sink, piece)
+            exchange.hand_on(sink, piece, data)
             return
         try:
             reader.feed(data)
@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         elif sink is not None:
             self.silence.set(exchange.timeouts.read)
             if reader.pieces:
-                exchange.hand_on(sink, reader.take())
+                exchange.hand_on(sink, reader.take(), b"")
             return
         elif reader.buffered >= MAX_BUFFERED_BYTES and not self.reading_paused:
             self.reading_paused = True

@@ -20,7 +20,8 @@ from .request_head import Body, framing_lines, request_line
 from .response_head import ResponseHead
 from .transport import EngineTransport
 
-Write = Callable[[bytes], bool]  # The ASGI extension `attach.write`: a piece sent at once; False: wait before the next.
+# The ASGI extension `attach.write`: a piece, and its chunk where that is made, is sent; False: wait before the next.
+Write = Callable[[bytes, bytes], bool]
 
 _STOPPING = Refusal(status=503, code="stopping", detail="The gateway is being stopped: send the request again.")
 
@@ -203,19 +204,19 @@ class _Answer:
         """Send pieces on as they arrive, until that takes waiting: for the client, the observer, or the end."""
         observer = self._observer
 
-        def hand_on(piece: bytes) -> bool:
+        def hand_on(piece: bytes, chunk: bytes) -> bool:
             self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
-            return write(piece)
+            return write(piece, chunk)
 
         if observer is None:
             await exchange.pour(hand_on)
             return
 
-        def hand_on_observed(piece: bytes) -> bool:
-            piece = observer.piece(piece, False)
-            if piece:
-                self._tail = piece if len(piece) >= 4 else self._tail[-4:] + piece
-                return write(piece) and not observer.holds
+        def hand_on_observed(piece: bytes, chunk: bytes) -> bool:
+            passing = observer.piece(piece, False)
+            if passing:
+                self._tail = passing if len(passing) >= 4 else self._tail[-4:] + passing
+                return write(passing, chunk if passing is piece else b"") and not observer.holds
             return not observer.holds
 
         await exchange.pour(hand_on_observed)

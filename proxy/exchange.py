@@ -13,7 +13,8 @@ from .framing import Field
 from .request_head import Body
 from .response_reader import ResponseReader
 
-Sink = Callable[[bytes], bool]
+# Takes a piece, and the chunk that it came in (RFC 9112 §7.1) where that is `b"%x\r\n%b\r\n"` of it, else b"".
+Sink = Callable[[bytes, bytes], bool]
 
 MAX_UNBROKEN_BYTES = 262_144  # As many as a loop reads in one go.
 
@@ -143,10 +144,10 @@ class Exchange(httpx.AsyncByteStream):
         finally:
             self.sink = None
 
-    def hand_on(self, sink: Sink, piece: bytes) -> None:
+    def hand_on(self, sink: Sink, piece: bytes, chunk: bytes) -> None:
         """Give `sink` what has arrived; called by the connection, for a response that has not ended."""
         try:
-            if sink(piece):
+            if sink(piece, chunk):
                 return
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the task that gave the sink
             self._connection.fail(error)

@@ -32,8 +32,8 @@ class ResponseReader:
         head: The final head; its status is 0 until it is complete. Interim responses (1xx) are read over.
         pieces: Body that nobody has taken yet.
         buffered: About how many bytes that is; with chunks, as they came.
-        sole: Takes the body out of bytes of the connection that are one whole chunk of it and nothing else; b"" where
-            they are anything else, and nothing is taken in. Only while `pieces` is empty.
+        sole: Takes the body out of bytes of the connection that are one whole chunk of it and nothing else, its size in
+            its usual spelling; b"" where they are anything else, and nothing is taken in. Only while `pieces` is empty.
         trailers: The fields behind a chunked body; filled when it is complete.
         started: Something was fed.
         complete: The response has ended, and everything of it is here.

@@ -27,7 +27,8 @@ class Taker:
         self.limit = limit
         self.arrived = asyncio.Semaphore(0)
 
-    def __call__(self, piece: bytes) -> bool:
+    def __call__(self, piece: bytes, chunk: bytes) -> bool:
+        assert chunk in (b"", b"%x\r\n%b\r\n" % (len(piece), piece))
         self.pieces.append(piece)
         self.arrived.release()
         return len(self.pieces) < self.limit
@@ -212,7 +213,7 @@ async def test_what_the_taker_raises_is_raised_and_closes_the_connection() -> No
         await connection.chunk(b"token")
         await connection.closed()
 
-    def broken(piece: bytes) -> bool:
+    def broken(piece: bytes, _chunk: bytes) -> bool:
         raise LookupError(piece)
 
     async with begun(talk) as exchange:

@@ -134,9 +134,10 @@ PIECES = st.lists(st.sampled_from([WORDS, CHUNK, USAGE, DONE, b"\n", b"\r", b"da
 @example(pieces=[b"da", WORDS + b"\n", WORDS])  # Of three line ends the last begins an event.
 def test_events_without_usage_may_go_around_a_filter_that_holds_nothing(pieces: list[bytes]) -> None:
     usage, out, idle = UsageChunkFilter(), b"", False
-    end, words = signs_of(CHAT, usage=True)
+    end, signs = signs_of(CHAT, usage=True)
     for piece in pieces:
-        around = idle and piece.endswith(end) and not any(word in piece for word in words)
+        signed = any(rare in piece and word in piece for rare, word in signs)
+        around = idle and piece.endswith(end) and not signed
         out += piece if around else usage.feed(piece)
         idle = usage.idle and piece.endswith(end)
     edges = list(accumulate(map(len, pieces)))
