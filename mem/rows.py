@@ -21,6 +21,14 @@ COLUMNS = (
 _PLACES = ", ".join("?" * (COLUMNS.count(",") + 4))
 _INSERT = f"INSERT INTO mem_inbox (owner, turn, fresh, {COLUMNS}) VALUES ({_PLACES})"  # noqa: S608 - of fixed words
 SELECT = f"SELECT seq, owner, turn, {', '.join(f'e.{name}' for name in COLUMNS.split(', '))} FROM mem_events e"  # noqa: S608
+# As most exchanges are, of a chat that goes on from what is kept. A parameter that is NULL or bytes is first offered to
+# adapters, at the cost of six texts: there is none of either.
+_INSERT_USUAL = """
+    INSERT INTO mem_inbox (owner, turn, id, at, event, session, request, model, path, answer, tokens_in, tokens_out,
+        latency, fresh, reasoning, tool_calls, text, state, fields)
+    SELECT o.owner, t.turn, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, '[]', '', '[]', '', 'done', '{}'
+    FROM mem_owners o CROSS JOIN mem_turns t ON t.owner = o.owner AND t.hash = ?2 WHERE o.user = ?1
+"""
 
 _OWNER_AND_TURN = (
     "SELECT owner, (SELECT turn FROM mem_turns t WHERE t.owner = o.owner AND t.hash = ?) FROM mem_owners o"
@@ -34,9 +42,9 @@ _KEPT = (
 LONG_COLUMNS = (14, 15, 16, 17, 22)  # Of a row of `SELECT`: what a caller or an engine may make as long as it likes.
 
 
-def key_of(id: str) -> bytes:  # noqa: A002 - as the event calls it
+def key_of(id: str) -> bytearray:  # noqa: A002 - as the event calls it
     """The sixteen bytes of an event's id."""
-    return bytes.fromhex(id.replace("-", ""))
+    return bytearray.fromhex(id.replace("-", ""))
 
 
 def id_of(key: bytes) -> str:
@@ -65,7 +73,9 @@ def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Tur
     Args:
         cleaner: For a message that was believed to be kept, and was removed meanwhile.
     """
-    last = turns[-1].chain if turns else None
+    if turns and turns[-1].body is None and _is_usual(event) and _keep_usual(connection, event, turns[-1]):
+        return True
+    last = bytearray(turns[-1].chain) if turns else None
     found = connection.execute(_OWNER_AND_TURN, (last, event.user)).fetchone()
     owner, turn = _new_owner(connection, event.user) if found is None else found
     fresh: list[int] = []
@@ -75,6 +85,42 @@ def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Tur
         turn = _keep_turns(connection, owner, turns, cleaner, fresh)
     connection.execute(_INSERT, (owner, turn, compact(fresh), *_values(event)))
     return True
+
+
+def _is_usual(event: MemoryEvent) -> bool:
+    """Whether nothing is to be said of it that few have."""
+    return (
+        event.project is None
+        and event.task_id is None
+        and event.run_id is None
+        and event.agent is None
+        and event.state == "done"
+        and not (event.reasoning or event.tool_calls or event.text or event.fields)
+    )
+
+
+def _keep_usual(connection: sqlite3.Connection, event: MemoryEvent, turn: Turn) -> bool:
+    """False: its turn, or its owner, is not there."""
+    return bool(
+        connection.execute(
+            _INSERT_USUAL,
+            (
+                event.user,
+                bytearray(turn.chain),
+                key_of(event.id),
+                event.timestamp,
+                event.event,
+                event.session_id,
+                event.request_id,
+                event.model,
+                event.path,
+                event.answer,
+                event.tokens_in,
+                event.tokens_out,
+                event.latency,
+            ),
+        ).rowcount
+    )
 
 
 def _new_owner(connection: sqlite3.Connection, user: str) -> tuple[int, None]:
@@ -91,7 +137,7 @@ def _keep_turns(
     last: int | None = None
     for turn in reversed(turns[:-1]):
         row = connection.execute(
-            "SELECT turn FROM mem_turns WHERE owner = ? AND hash = ?", (owner, turn.chain)
+            "SELECT turn FROM mem_turns WHERE owner = ? AND hash = ?", (owner, bytearray(turn.chain))
         ).fetchone()
         if row is not None:
             last = row[0]
@@ -111,7 +157,7 @@ def _keep_turns(
 
 def _message_of(connection: sqlite3.Connection, owner: int, turn: Turn) -> int | None:
     row = connection.execute(
-        "SELECT message FROM mem_messages WHERE owner = ? AND hash = ?", (owner, turn.content)
+        "SELECT message FROM mem_messages WHERE owner = ? AND hash = ?", (owner, bytearray(turn.content))
     ).fetchone()
     return None if row is None else int(row[0])
 
