@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .cells import Cells, Reading
@@ -81,6 +82,15 @@ FAMILIES = (
 OF_USERS = frozenset({TOKENS.name, USER_REQUESTS.name})  # Their first label is the user.
 
 
+@dataclass(slots=True)
+class _Engine:
+    """Where it is counted what those do who answer as one model; 0: nothing was counted there yet."""
+
+    model: str
+    first_token: int = 0
+    speed: int = 0
+
+
 class Metrics:
     """Counts, for the price of a few additions and without a lock; must be called on the event loop.
 
@@ -95,7 +105,9 @@ class Metrics:
         self._pairs: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._requests, self._errors = self._counter(REQUESTS), self._counter(ERRORS)
         self._in_flight, self._duration = self._counter(IN_FLIGHT).cell(), self._histogram(DURATION)
+        self._durations = self._duration.start()
         self._statuses: dict[int, int] = {}
+        self._engines: dict[str | None, _Engine] = {}
         self._first_token, self._speed = self._histogram(FIRST_TOKEN), self._histogram(SPEED)
         self._refusals, self._store_errors = self._counter(REFUSALS), self._counter(QUOTA_STORE_ERRORS)
         self._late, self._jwks = self._counter(LATE_COMMITS), self._counter(JWKS)
@@ -121,17 +133,17 @@ class Metrics:
 
     def started(self) -> None:
         """A request has come."""
-        self._cells.values[self._in_flight] += 1
+        self._cells.values[self._in_flight] += 1.0
 
     def ended(self, status: int, duration: float, *, code: str | None = None) -> None:
         """It was answered, in `duration` seconds; `code` is that of a refusal or failure of ours."""
         values = self._cells.values
-        values[self._in_flight] -= 1
+        values[self._in_flight] -= 1.0
         cell = self._statuses.get(status)
         if cell is None:
             cell = self._statuses[status] = self._requests.cell(str(status))
-        values[cell] += 1
-        self._duration.observe(duration)
+        values[cell] += 1.0
+        self._duration.observe(duration, self._durations)
         if code is not None:
             self._errors.add(1, code)
 
@@ -160,23 +172,27 @@ class Metrics:
 
     def answered(self, event: UsageEvent) -> None:
         """What a metered exchange says about the engine."""
-        model = self._model(event)
-        if event.first_token is not None:
-            self._first_token.observe(event.first_token, model)
-            streamed = event.duration - event.first_token
+        first = event.first_token
+        if first is not None:
+            engine = self._engines.get(event.model) or self._engine(event)
+            engine.first_token = engine.first_token or self._first_token.start(engine.model)
+            self._first_token.observe(first, engine.first_token)
+            streamed = event.duration - first
             if event.tokens_out > 1 and streamed > 0:
-                self._speed.observe(event.tokens_out / streamed, model)
+                engine.speed = engine.speed or self._speed.start(engine.model)
+                self._speed.observe(event.tokens_out / streamed, engine.speed)
         if not event.exact:
             self._estimated.add(1)
 
     def used(self, event: UsageEvent) -> None:
         """What a metered exchange says about the user."""
-        pair = (self._label(event.user), self._model(event))
-        tokens_in, tokens_out, requests = self._pairs.get(pair) or self._new_pair(*pair)
+        # A user is his own label, so that a pair that is there was admitted, both halves of it.
+        pair = self._pairs.get((event.user, event.model or "")) if self._user_label == "on" else None
+        tokens_in, tokens_out, requests = pair or self._pair(self._label(event.user), self._engine(event).model)
         values = self._cells.values
         values[tokens_in] += event.tokens_in
         values[tokens_out] += event.tokens_out
-        values[requests] += 1
+        values[requests] += 1.0
 
     def label_of(self, user: str) -> str | None:
         """The `user` of the series that are this user's alone; None where there are none."""
@@ -194,11 +210,18 @@ class Metrics:
     def _histogram(self, family: Family) -> Histogram:
         return Histogram(self._cells, family)
 
-    def _model(self, event: UsageEvent) -> str:
+    def _engine(self, event: UsageEvent) -> _Engine:
         # Only what an engine has answered for: otherwise callers would choose what the labels are.
-        return self._models.get(event.model or Names.OTHER, admit=200 <= event.status < 300)
+        model = self._models.get(event.model or Names.OTHER, admit=200 <= event.status < 300)
+        engine = self._engines.get(model)
+        if engine is None:
+            engine = self._engines[model] = _Engine(model)
+        return engine
 
-    def _new_pair(self, user: str, model: str) -> tuple[int, int, int]:
+    def _pair(self, user: str, model: str) -> tuple[int, int, int]:
+        pair = self._pairs.get((user, model))
+        if pair is not None:
+            return pair
         if len(self._pairs) >= MOST_PAIRS:
             user = Names.OTHER
         cells = self._cells

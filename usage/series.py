@@ -63,14 +63,15 @@ class Histogram:
         self.family = family
         self._cells = cells
         self._bounds = family.bounds
-        self._starts: dict[tuple[str, ...], int] = {}
 
-    def observe(self, value: float, *labels: str) -> None:
-        start = self._starts.get(labels)
-        if start is None:
-            start = self._starts[labels] = self._cells.start((self.family.name, labels), self.family.width)
+    def start(self, *labels: str) -> int:
+        """Where the cells of this series begin. Labels must be few: whoever starts a series bounds them."""
+        return self._cells.start((self.family.name, labels), self.family.width)
+
+    def observe(self, value: float, start: int) -> None:
+        """Count `value` in the series that begins at `start`."""
         values = self._cells.values
-        values[start + 1 + bisect_left(self._bounds, value)] += 1
+        values[start + 1 + bisect_left(self._bounds, value)] += 1.0
         values[start] += value
 
 
