@@ -107,7 +107,7 @@ class TokenCounter:
         """Tokens of a chat's turns as OpenAI's models read them, what begins the answer included."""
         if not messages:
             return 0
-        return _PER_ANSWER + sum(self._wrapping(message) + self.count(message.text) for message in messages)
+        return self._around(messages) + sum(self.count(message.text) for message in messages)
 
     async def count_prompt(self, prompt: Prompt) -> int:
         """Tokens of all that a request asks an engine to read; in a thread where that takes long."""
@@ -116,18 +116,29 @@ class TokenCounter:
 
     def count_prompt_now(self, prompt: Prompt) -> int | None:
         """As `count_prompt`; None: it takes long."""
-        size = 64 * len(prompt.messages) + sum(map(len, prompt.texts))
+        size = 64 * len(prompt.messages)
+        for text in prompt.texts:
+            size += len(text)
         return None if size > _LARGE else self._count_prompt(prompt)
 
     def _count_prompt(self, prompt: Prompt) -> int:
-        tokens = prompt.token_ids + sum(map(self.count, prompt.texts))
+        tokens, counted = prompt.token_ids, self._counted
+        for text in prompt.texts:
+            known = counted.get(hash(text))  # Nearly all are, and then another call would cost more than this.
+            tokens += self.count(text) if known is None else known
         if prompt.operation == "chat" and prompt.messages:
-            tokens += _PER_ANSWER + sum(map(self._wrapping, prompt.messages))
+            tokens += self._around(prompt.messages)
         return tokens
 
-    def _wrapping(self, message: ChatMessage) -> int:
-        """Of a turn, everything but its text. A name is among a prompt's texts."""
-        return _PER_MESSAGE + self.count(message.role) + (_PER_NAME if message.raw.get("name") else 0)
+    def _around(self, messages: Sequence[ChatMessage]) -> int:
+        """Of a chat's turns, everything but their text. A name is among a prompt's texts."""
+        tokens, counted = _PER_ANSWER, self._counted
+        for message in messages:
+            known = counted.get(hash(message.role))
+            tokens += _PER_MESSAGE + (self.count(message.role) if known is None else known)
+            if message.raw.get("name"):
+                tokens += _PER_NAME
+        return tokens
 
     def _load(self, after: float) -> None:
         self._wanted.wait(after)
