@@ -13,6 +13,8 @@ from .metrics import Metrics
 class CountedUsage(UsageBackend):
     """Counts what exchanges say about the engine and, where `users` is set, about each user."""
 
+    writes = False
+
     def __init__(self, metrics: Metrics, *, users: bool) -> None:
         self._metrics = metrics
         self._users = users

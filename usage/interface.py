@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from store import Change
 
@@ -46,7 +46,14 @@ class UsageBackend(Protocol):
     """Where usage goes. An async context manager: open while a gateway runs, and after its journal is.
 
     Neither method may raise, nor wait for anything: an answer's last piece is held meanwhile.
+
+    Attributes:
+        writes: False: `changes` never has any.
+        observes: False: `observe` does nothing.
     """
+
+    writes: ClassVar[bool] = True
+    observes: ClassVar[bool] = True
 
     def changes(self, event: UsageEvent) -> Change | None:
         """What is to be written with everything else of this exchange, in one commit; None: nothing.
@@ -67,6 +74,8 @@ class UsageBackend(Protocol):
 class NullUsageBackend(UsageBackend):
     """Wants to know nothing."""
 
+    writes = observes = False
+
     def changes(self, event: UsageEvent) -> Change | None:
         return None
 
@@ -86,18 +95,20 @@ class SeveralUsageBackends(UsageBackend):
     def __init__(self, backends: Sequence[UsageBackend]) -> None:
         self.backends = tuple(backends)
         self._open = AsyncExitStack()
+        self._changes = [backend.changes for backend in self.backends if backend.writes]
+        self._observe = [backend.observe for backend in self.backends if backend.observes]
 
     def changes(self, event: UsageEvent) -> Change | None:
         changes: Change | None = None
-        for backend in self.backends:
-            change = backend.changes(event)
+        for of in self._changes:
+            change = of(event)
             if change is not None:
                 changes = change if changes is None else _both(changes, change)
         return changes
 
     def observe(self, event: UsageEvent) -> None:
-        for backend in self.backends:
-            backend.observe(event)
+        for observe in self._observe:
+            observe(event)
 
     async def __aenter__(self) -> Self:
         for backend in self.backends:

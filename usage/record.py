@@ -92,6 +92,8 @@ class UsageRecord(UsageBackend):
     and beyond five million requests the oldest.
     """
 
+    observes = False
+
     def __init__(self, journal: Journal, *, keep_days: int = 90, clock: Callable[[], float] = time.time) -> None:
         self._journal = journal
         self._inbox = Backlog(journal, waits=_is_put_down, work=_bring_in)
