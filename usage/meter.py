@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from math import floor
 from typing import Protocol
 
 UNKNOWN_COMPLETION = 256  # What is expected of a user's first request that names no most.
@@ -226,20 +225,23 @@ class MemoryMeter(Meter):
     async def reserve(self, user: str, *, prompt: int, expected: int | None) -> Reservation:
         now = self.now()
         account = self.touch(user, now)
-        left = self.limit - account.used - account.held
-        if prompt > self.limit:
-            raise PromptExceedsQuota(self.limit, max(left, 0), self._reset(account, now))
+        limit = self.limit
+        left = limit - account.used - account.held
+        if prompt > limit:
+            raise PromptExceedsQuota(limit, max(left, 0), self._reset(account, now))
         if expected is None:
             expected = round(account.expected)
-        # What only an empty window can hold must fit into one.
-        needed = min(prompt + min(expected, LEAST_COMPLETION), self.limit)
-        if needed > left:
-            wait = self._wait(account, needed - left, now)
-            raise QuotaExceeded(wait, self.limit, max(left, 0), self._reset(account, now))
-        granted = min(prompt + expected, left)
+        granted = prompt + expected
+        if granted > left:
+            # What only an empty window can hold must fit into one.
+            needed = min(prompt + min(expected, LEAST_COMPLETION), limit)
+            if needed > left:
+                wait = self._wait(account, needed - left, now)
+                raise QuotaExceeded(wait, limit, max(left, 0), self._reset(account, now))
+            granted = left
         account.held += granted
         account.open += 1
-        return _MemoryReservation(self, user, account, granted, Standing(self.limit, left - granted, self.window))
+        return _MemoryReservation(self, user, account, granted, Standing(limit, left - granted, self.window))
 
     async def standing(self, user: str) -> Standing:
         account = self._accounts.get(user)
@@ -267,17 +269,23 @@ class MemoryMeter(Meter):
 
     def leaves(self, now: float) -> float:
         """When what is used now no longer counts."""
-        return (floor(now / self._part) + 1) * self._part + self.window
+        return (now // self._part + 1) * self._part + self.window
 
     def touch(self, user: str, now: float) -> _Account:
-        """The user's account, up to date, and again the last to be swept."""
+        """The user's account, up to date, and again among the last to be swept."""
+        account = self._accounts.get(user)
+        if account is None or account.touched + self._part <= now:
+            account = self._brought_up(user, now)
+        if account.slices and account.slices[0].leaves <= now:
+            account.forget(now)
+        return account
+
+    def _brought_up(self, user: str, now: float) -> _Account:
         account = self._accounts.pop(user, None)
         if account is None:
             if len(self._accounts) >= self._capacity:
                 self._make_room()
             account = _Account()
-        if account.slices and account.slices[0].leaves <= now:
-            account.forget(now)
         account.touched = now
         self._accounts[user] = account
         if self._sweeping is None:
