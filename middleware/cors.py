@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from starlette.middleware.cors import CORSMiddleware as StarletteCORS
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .check import directly
+
 _VARY = (b"vary", b"Origin")
 
 
@@ -30,6 +32,7 @@ class CORSMiddleware(StarletteCORS):
         super().__init__(
             app, allow_origins=allow_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=expose_headers
         )
+        self._next = directly(app)
         self._is_open = open_to_all
         self._open = StarletteCORS(app, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
 
@@ -40,7 +43,7 @@ class CORSMiddleware(StarletteCORS):
             return super().__call__(scope, receive, send)
         if not _is_from_a_page(scope["headers"]):
             scope["state"]["answer_fields"].append(_VARY)
-            return self.app(scope, receive, send)
+            return self._next(scope, receive, send)
         if self._is_open(scope["path"]):
             return self._open(scope, receive, send)
         return super().__call__(scope, receive, send)

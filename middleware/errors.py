@@ -7,6 +7,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wire import Refusal
 
+from .check import directly
+
 logger = logging.getLogger(__name__)
 
 NOBODY_LISTENS = 499  # As nginx logs it: the client closed its connection before it had an answer.
@@ -26,7 +28,7 @@ class ErrorMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, answer: Callable[[Exception, Scope], Refusal | None]) -> None:
-        self.app = app
+        self.app = directly(app)
         self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

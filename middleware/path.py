@@ -1,6 +1,7 @@
 """One path for a request, so that rules, routing and records never disagree about what was asked for."""
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 from starlette.types import Scope
@@ -23,6 +24,7 @@ class MalformedPath(Exception):
         super().__init__("The path must begin with a slash and have no dot segment and no control character.")
 
 
+@lru_cache(maxsize=256)
 def canonical_path(raw: bytes) -> str:
     """The path that everything but the engine goes by: decoded once, runs of slashes made one.
 
@@ -44,6 +46,7 @@ def canonical_path(raw: bytes) -> str:
     return path
 
 
+@lru_cache(maxsize=256)
 def loosest_path(path: str) -> str:
     """A canonical path as the loosest engine could read it, for rules that nobody is to walk around.
 

@@ -4,14 +4,14 @@ import hashlib
 import re
 from collections.abc import MutableMapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.types import Scope
 
 from auth import Identity
 from wire import folded_name
 
-from .check import Check
+from .check import Check, derived_of
 
 _PROJECT = re.compile(rb"[A-Za-z0-9_.-]{1,64}\Z")
 _SWITCH = {b"on": True, b"off": False}
@@ -43,8 +43,14 @@ class SessionMiddleware(Check):
     """
 
     def check(self, scope: Scope) -> None:
-        state, headers = scope["state"], scope["headers"]
+        state, headers, derived = scope["state"], scope["headers"], derived_of(scope)
         identity = state.get("identity")
+        if derived is not None and identity is not None:
+            known = derived.get(self)
+            if isinstance(known, _Known) and known.identity is identity:
+                _stamp(state, known)
+                state["project"], state["remember"] = None, True
+                return
         user_agent, options = b"", False
         for name, value in headers:
             if name == b"user-agent":
@@ -52,22 +58,38 @@ class SessionMiddleware(Check):
             elif name[:1] in _FIRST and folded_name(name).startswith(b"x-attach-"):
                 options = True
         if identity is not None:
-            _stamp(state, identity, user_agent)
+            known = _known(identity, user_agent)
+            _stamp(state, known)
+            if derived is not None and not options:
+                derived[self] = known
         state["project"], state["remember"] = None, True
         if options:
             scope["headers"], said = _without_options(headers)
             state["project"], state["remember"] = _project(said), _remember(said)
 
 
-def _stamp(state: MutableMapping[str, Any], identity: Identity, user_agent: bytes) -> None:
+class _Known(NamedTuple):
+    """What is said of this caller on this client, upstream and in the answer."""
+
+    identity: Identity
+    session: str
+    stamp: Stamp
+    answer: Stamp
+
+
+def _known(identity: Identity, user_agent: bytes) -> _Known:
     session = identity.session or session_id(identity.user, user_agent)
-    state["session_id"] = session
     stamp = _stamp_of(identity.user, session, identity.task_id)
+    return _Known(identity, session, stamp, (*stamp, (b"x-attach-session-id", stamp[1][1])))
+
+
+def _stamp(state: MutableMapping[str, Any], known: _Known) -> None:
+    identity, session, stamp, answer = known
+    state["session_id"] = session
     if identity.task_id is not None:
         state["task_id"], state["agent"] = identity.task_id, identity.agent
     state["stamp"] = stamp
-    state["answer_fields"] += stamp
-    state["answer_fields"].append((b"x-attach-session-id", stamp[1][1]))
+    state["answer_fields"] += answer
 
 
 @lru_cache(maxsize=4096)

@@ -20,6 +20,8 @@ class WebSocketRefused(Exception):
 class WebSocketMiddleware(Check):
     """Close every WebSocket before it opens, with 403 and the reason, whether the server knows WebSockets or not."""
 
+    asks_head_only = True
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await self._close(scope, send)

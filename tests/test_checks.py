@@ -78,3 +78,34 @@ async def test_a_request_meets_every_check_and_layer_in_their_order_up_to_a_refu
 
 async def test_what_is_no_request_is_not_checked() -> None:
     assert await noted("first", "lifespan") == ["layer of lifespan", "end"]
+
+
+class OfTheHead(Noting):
+    asks_head_only = True
+
+
+async def met_again(stack: ASGIApp, known: dict[object, object], *, replaced: bool = False) -> list[str]:
+    headers: list[tuple[bytes, bytes]] = []
+    state: list[str] = []
+    scope: Scope = {"type": "http", "path": "/", "state": state, "headers": headers}
+    scope["extensions"] = {"attach.head": ([] if replaced else headers, known)}
+    await stack(scope, nobody, nobody)
+    return state
+
+
+async def test_what_only_asks_the_head_is_not_asked_again_for_the_same_one() -> None:
+    stack = Noting(OfTheHead(OfTheHead(Noting(end, "fourth"), "third"), "second"), "first")
+    known: dict[object, object] = {}
+    everything = ["first", "second", "third", "fourth", "end"]
+    assert await met_again(stack, known) == everything
+    assert await met_again(stack, known) == ["first", "fourth", "end"]
+    assert await met_again(stack, known, replaced=True) == everything
+    assert await met_again(stack, {}) == everything
+
+
+async def test_a_refused_head_is_asked_again() -> None:
+    stack = OfTheHead(OfTheHead(end, "/"), "first")
+    known: dict[object, object] = {}
+    for _ in range(2):
+        with pytest.raises(PermissionError):
+            await met_again(stack, known)

@@ -239,11 +239,24 @@ class OneConnection:
     def __init__(self, verifier: RememberingVerifier) -> None:
         self._layer = AuthMiddleware(self._app, verifier=verifier, public=())
         self._noted: dict[object, object] = {}
+        self._head: tuple[tuple[tuple[bytes, bytes], ...], dict[object, object]] = ((), {})
 
     async def user(self, *fields: tuple[bytes, bytes]) -> str:
         """Who is said to call, or why nobody is."""
-        extensions = {"attach.connection": self._noted}
-        scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": list(fields), "state": {}}
+        if fields != self._head[0]:
+            self._head = fields, {}
+        headers = list(fields)
+        extensions = {"attach.connection": self._noted, "attach.head": (headers, self._head[1])}
+        return await self._user({"type": "http", "method": "GET", "path": "/", "headers": headers}, extensions)
+
+    async def user_instead(self, sent: tuple[bytes, bytes], *fields: tuple[bytes, bytes]) -> str:
+        """The same where a layer in front has put `fields` in the place of the one that was sent."""
+        assert (sent,) == self._head[0]
+        extensions = {"attach.connection": self._noted, "attach.head": ([sent], self._head[1])}
+        return await self._user({"type": "http", "method": "GET", "path": "/", "headers": list(fields)}, extensions)
+
+    async def _user(self, scope: Scope, extensions: dict[str, Any]) -> str:
+        scope["state"] = {}
         try:
             await self._layer({**scope, "extensions": extensions}, self._nobody, self._nobody)
         except AuthError as refusal:
@@ -296,3 +309,14 @@ async def test_a_connection_outlives_its_token_and_its_key(
     issuer.keys = issuer.keys[:1]
     await refreshed(issuer, verifier)
     assert await connection.user(bearer(long)) == "unknown_kid"
+
+
+async def test_who_puts_other_fields_in_place_is_not_taken_for_the_head(
+    issuer: Issuer, verifier: RememberingVerifier
+) -> None:
+    connection = OneConnection(verifier)
+    alice, bob = bearer(issuer.token("alice")), bearer(issuer.token("bob"))
+    assert [await connection.user(alice) for _ in range(2)] == ["alice"] * 2
+    assert [await connection.user_instead(alice, bob) for _ in range(2)] == ["bob"] * 2
+    assert await connection.user_instead(alice) == "missing"
+    assert await connection.user(alice) == "alice"

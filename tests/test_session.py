@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
+from auth import Identity
 from middleware import InvalidOption, SessionMiddleware, session_id
 from tests.gateways import Answer, Stand, standing
 
@@ -186,3 +187,34 @@ async def test_no_value_of_an_option_is_more_than_a_name(value: bytes) -> None:
         return
     assert 1 <= len(project) <= 64
     assert all(char.isascii() and (char.isalnum() or char in "_.-") for char in project)
+
+
+@pytest.mark.parametrize("option", [b"on", b"off", None])
+async def test_a_head_that_is_known_is_stamped_for_whoever_proved_himself(option: bytes | None) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async def nobody(*_: object) -> Any:
+        raise AssertionError
+
+    people = {
+        name: Identity(user=name, subject=name, issuer="i", claims={}, scheme="oidc") for name in ("alice", "bob")
+    }
+    layer, known = SessionMiddleware(app), dict[object, object]()
+    seen = []
+    for user in ("alice", "alice", "bob", "alice"):
+        fields = [(b"user-agent", b"curl"), *([(b"x-attach-memory", option)] if option else [])]
+        state: dict[str, Any] = {"identity": people[user], "answer_fields": []}
+        scope: Scope = {
+            "type": "http",
+            "headers": fields,
+            "state": state,
+            "extensions": {"attach.head": (fields, known)},
+        }
+        await layer(scope, nobody, nobody)
+        assert scope["headers"] == [(b"user-agent", b"curl")]
+        assert state["remember"] is (option != b"off")
+        session = session_id(user, b"curl")
+        assert state["session_id"] == session
+        assert state["stamp"] == ((b"x-attach-user", user.encode()), (b"x-attach-session", session.encode()))
+        seen.append(state["answer_fields"])
+    assert seen[0] == seen[1] == seen[3] != seen[2]
