@@ -14,6 +14,7 @@ from .words import indexed, text_of_event, text_of_message
 
 MOST_EVENTS = 500
 MOST_CHARACTERS = 64 * 1024  # What the writer is kept from answers for, in one go.
+_AT_ONCE = 32  # Events that are looked at before it is known how long they are.
 
 _SIZE = "length(answer) + length(reasoning) + length(tool_calls) + length(text) + length(fields)"
 _SAID = "answer || char(10) || reasoning || char(10) || text"  # As `text_of_event` has it.
@@ -25,18 +26,25 @@ _IS_PLAIN = " AND ".join(
     )
 )
 _FRESH = "json_each(e.fresh) f CROSS JOIN mem_messages ON message = f.value"
-_AHEAD = f"""
+_LONG = f"{_SIZE} + CASE fresh WHEN '[]' THEN 0 ELSE (SELECT TOTAL(length(body)) FROM {_FRESH}) END"  # noqa: S608 - of fixed words
+# The next events, however long they are.
+_BLOCK = f"""
+    SELECT COUNT(*), MAX(seq), TOTAL(long), TOTAL(plain),
+        json_group_array(json_array(seq, fresh)) FILTER (WHERE NOT plain)
+    FROM (SELECT seq, fresh, {_IS_PLAIN} AS plain, {_LONG} AS long FROM mem_events e WHERE seq > ? ORDER BY seq LIMIT ?)
+"""  # noqa: S608
+# No further than to the one that makes them too long. A step costs more than to look at an event.
+_STEPS = f"""
     WITH RECURSIVE ahead (reached, says, plain, total, count) AS (
-        SELECT seq, NULL, NULL, 0, 0 FROM mem_indexed
+        SELECT ?, NULL, NULL, 0, 0
         UNION ALL
-        SELECT seq, fresh, {_IS_PLAIN}, total + {_SIZE}
-            + CASE fresh WHEN '[]' THEN 0 ELSE (SELECT TOTAL(length(body)) FROM {_FRESH}) END, count + 1
+        SELECT seq, fresh, {_IS_PLAIN}, total + {_LONG}, count + 1
         FROM ahead CROSS JOIN mem_events e ON seq = (SELECT MIN(seq) FROM mem_events WHERE seq > reached)
-        WHERE total < {MOST_CHARACTERS} AND count < {MOST_EVENTS}
+        WHERE total < ? AND count < ?
     )
-    SELECT MIN(reached), MAX(reached), TOTAL(plain),
+    SELECT MAX(count), MAX(reached), MAX(total), TOTAL(plain),
         json_group_array(json_array(reached, says)) FILTER (WHERE NOT plain) FROM ahead
-"""  # noqa: S608 - of fixed words
+"""  # noqa: S608
 _OTHERS_NOW = """
     SELECT json_group_array(json_array(seq, fresh))
     FROM json_each(?) CROSS JOIN mem_events ON seq = json_extract(value, '$[0]')
@@ -46,10 +54,11 @@ _OTHERS = f"""
         SELECT json_group_array(body) FROM (SELECT body FROM {_FRESH} ORDER BY f.key)
     )))) FROM mem_events e WHERE seq > ? AND seq <= ? AND NOT ({_IS_PLAIN})
 """  # noqa: S608 - of fixed words
-_PUT_PLAIN = (
-    f"INSERT INTO mem_words (rowid, owner, words) SELECT seq, owner, {_SAID} FROM mem_events"  # noqa: S608
-    f" WHERE seq > ? AND seq <= ? AND {_IS_PLAIN}"
+_PUT = (
+    f"INSERT INTO mem_words (rowid, owner, words) SELECT seq, owner, {_SAID} FROM mem_events WHERE seq > ? AND seq <= ?"  # noqa: S608
 )
+_PUT_PLAIN = f"{_PUT} AND {_IS_PLAIN}"
+_PUT_ALL = f"{_PUT} AND fresh = '[]'"  # Where all were plain: what else makes an event plain never changes.
 _PUT_OTHERS = (
     "INSERT INTO mem_words (rowid, owner, words) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
     " json_extract(value, '$[2]') FROM json_each(?)"
@@ -82,10 +91,26 @@ def mark_of(connection: sqlite3.Connection) -> int:
 
 def look_ahead(connection: sqlite3.Connection) -> Ahead | None:
     """What follows where the index ends. None: nothing."""
-    mark, last, plain, others = connection.execute(_AHEAD).fetchone()
+    mark = last = mark_of(connection)
+    events, size, plain, others = 0, 0.0, 0.0, "[]"
+    while events < MOST_EVENTS and size < MOST_CHARACTERS:
+        wanted = min(_AT_ONCE, MOST_EVENTS - events)
+        count, reached, long, *found = connection.execute(_BLOCK, (last, wanted)).fetchone()
+        if size + long > MOST_CHARACTERS:
+            count, reached, long, *found = connection.execute(_STEPS, (last, MOST_CHARACTERS - size, wanted)).fetchone()
+        if count:
+            last, events, size, plain = reached, events + count, size + long, plain + found[0]
+            others = _joined(others, found[1])
+        if count < wanted:
+            break
     if last == mark:
         return None
     return Ahead(mark, last, plain, others, [] if others == "[]" else _words_of_others(connection, mark, last))
+
+
+def _joined(some: str, more: str) -> str:
+    """Two arrays in JSON as one."""
+    return some if more == "[]" else more if some == "[]" else f"{some[:-1]},{more[1:]}"
 
 
 def put_in_all(ahead: Ahead, connection: sqlite3.Connection) -> None:
@@ -93,7 +118,7 @@ def put_in_all(ahead: Ahead, connection: sqlite3.Connection) -> None:
     mark, last, plain, others, words = ahead
     if mark_of(connection) != mark:
         return
-    count = connection.execute(_PUT_PLAIN, (mark, last)).rowcount
+    count = connection.execute(_PUT_ALL if others == "[]" else _PUT_PLAIN, (mark, last)).rowcount
     (others_now,) = connection.execute(_OTHERS_NOW, (others,)).fetchone()
     if (count, others_now) != (plain, others):
         # Some were removed. Others may be the first now to say what those had said, and plain no more.
