@@ -44,12 +44,10 @@ class Cleaner:
         """Whether a glance shows that all of `event` but its messages is kept as it is. False: it may be."""
         if event.tool_calls or event.fields:
             return False
-        names = (
-            f"{event.session_id}{event.request_id}{event.task_id}{event.run_id}"
-            f"{event.agent}{event.project}{event.model}{event.path}"
-        )
-        if len(names) > LONGEST_NAME or not names.isascii():
-            return False
+        session, request, task, run = event.session_id, event.request_id, event.task_id, event.run_id
+        for name in (session, request, task, run, event.agent, event.project, event.model, event.path):
+            if name is not None and (len(name) > LONGEST_NAME or not name.isascii()):
+                return False
         said = f"{event.answer}\n{event.reasoning}\n{event.text}" if event.reasoning or event.text else event.answer
         return said.isascii() and (self._redactor is None or self._redactor.is_harmless(said))
 

@@ -15,7 +15,6 @@ UNREADABLE: Mapping[str, Any] = {"role": "unknown", "content": "[cannot be kept]
 
 
 _Hash = hashlib.blake2b
-_new = object.__new__
 
 
 class Turn:
@@ -67,15 +66,16 @@ class Digests:
         """`messages` in their order, pausing after each slice of text."""
         turns: list[Turn] = []
         start, chain = self._starts(user)
-        chain, done = chain.copy(), 0
-        for message in messages:
-            turn = _turn(message, start, chain)
-            turns.append(turn)
-            done += turn.size
-            if done >= SLICE:
-                done = 0
-                yield
+        chain = chain.copy()
+        while _go_on(turns, messages, start, chain):
+            yield
         return turns
+
+    def turns_now(self, user: str, messages: Sequence[Mapping[str, Any]]) -> list[Turn] | None:
+        """As `turns`; None: they are a slice of text or more."""
+        turns: list[Turn] = []
+        start, chain = self._starts(user)
+        return None if _go_on(turns, messages, start, chain.copy()) else turns
 
     def _starts_of(self, user: str) -> tuple[_Hash, _Hash]:
         """What every digest of a user's messages begins with, and every one of his chats'."""
@@ -85,15 +85,21 @@ class Digests:
         return message, chat
 
 
-def _turn(given: Mapping[str, Any], start: _Hash, chain: _Hash) -> Turn:
-    """The next turn, with which `chain` goes on."""
-    message, encoded = _encoded(given)
-    chain.update(encoded)
-    turn = _new(Turn)
-    turn.message, turn.size = message, len(encoded)
-    turn.body = turn._content = turn._chain = None
-    turn._start, turn._led = start, chain.copy()
-    return turn
+def _go_on(turns: list[Turn], messages: Sequence[Mapping[str, Any]], start: _Hash, chain: _Hash) -> bool:
+    """Add the turns of the next messages, with each of which `chain` goes on; up to a slice of text: was it one?"""
+    size = 0
+    for given in messages[len(turns) :]:
+        message, encoded = _encoded(given)
+        chain.update(encoded)
+        turn = Turn()
+        turn.message, turn.size = message, len(encoded)
+        turn.body = turn._content = turn._chain = None
+        turn._start, turn._led = start, chain.copy()
+        turns.append(turn)
+        size += turn.size
+        if size >= SLICE:
+            return True
+    return False
 
 
 def _encoded(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
@@ -102,7 +108,8 @@ def _encoded(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
         role, content = message.get("role"), message.get("content")
         if isinstance(role, str) and isinstance(content, str):
             # As most are, in a fifth of the time. No JSON text begins with that byte.
-            return message, _bytes_of(f"\0{len(role)}:{len(content)}:{role}{content}")
+            text = f"\0{len(role)}:{len(content)}:{role}{content}"
+            return message, text.encode() if text.isascii() else _bytes_of(text)
     try:
         return message, _bytes_of(compact(message))
     except (RecursionError, TypeError, ValueError):

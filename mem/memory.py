@@ -126,7 +126,7 @@ class Memory(Remembering):
     def prepare_now(self, event: MemoryEvent) -> Change | None:
         if self._digests is None:
             return None
-        turns = at_one_go(self._digests.turns(event.user, event.messages))
+        turns = self._digests.turns_now(event.user, event.messages)
         cleaned = event if self._cleaner.takes(event) else at_one_go(self._cleaned(event))
         if turns is None or cleaned is None:
             return None

@@ -66,11 +66,19 @@ def test_another_journal_has_other_names() -> None:
 def test_long_chats_are_named_in_steps_and_alike() -> None:
     long: list[Mapping[str, Any]] = [{"role": "user", "content": letter * (SLICE // 2)} for letter in "abcdef"]
     assert at_one_go(DIGESTS.turns(ALICE, long)) is None
+    assert DIGESTS.turns_now(ALICE, long) is None
     pausing = DIGESTS.turns(ALICE, long)
     assert sum(1 for _ in pausing) == 3
     found = at_once(DIGESTS.turns(ALICE, long))
     assert found[0].chain == turns(ALICE, long[0])[0].chain
     assert sum(1 for _ in name_messages(found)) == 3
+
+
+def test_short_chats_are_named_at_once_and_alike() -> None:
+    for chat in (MESSAGES, MESSAGES[:1], []):
+        found = DIGESTS.turns_now(ALICE, chat)
+        assert found is not None
+        assert [turn.chain for turn in found] == [turn.chain for turn in turns(ALICE, *chat)]
 
 
 def test_what_cannot_be_written_as_json_has_a_name_too() -> None:
