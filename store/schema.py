@@ -247,6 +247,18 @@ _INBOXES: Step = (
     """,
 )
 
+_MEMORY_WORDS: Step = (
+    # Nothing asks how many words an event has: `columnsize` would write that down in a row for each. The index is built
+    # anew behind the answers.
+    "DROP TABLE mem_words",
+    """
+    CREATE VIRTUAL TABLE mem_words USING fts5 (
+        owner, words, content = '', columnsize = 0, tokenize = 'unicode61 remove_diacritics 2'
+    )
+    """,
+    "UPDATE mem_indexed SET seq = 0, tidy = 1",
+)
+
 # Step N brings a file of version N to version N + 1. A step that was released is never changed: add another one.
 MIGRATIONS: tuple[Step, ...] = (
     (
@@ -268,6 +280,7 @@ MIGRATIONS: tuple[Step, ...] = (
     _MEMORY_FILTERS,
     _MEMORY_REQUESTS,
     _INBOXES,
+    _MEMORY_WORDS,
 )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from mem import Memory, MemoryEvent, MemorySettings, Owner
+from mem import EventQuery, Memory, MemoryEvent, MemorySettings, Owner
 from mem.ahead import MOST_CHARACTERS, MOST_EVENTS, look_ahead, mark_of, put_in_all
 from store import Journal
+from store.schema import _MEMORY_WORDS, MIGRATIONS
 from tests.mem.contract import ALICE, an_event, answers
 
 OWNER = Owner(user=ALICE)
@@ -143,3 +145,20 @@ async def test_messages_are_put_in_as_they_were_said(journal: Journal, memory: M
     await memory.add(an_event("answer", messages=said))
     phrase = " ".join(message["content"] for message in said)
     assert len(await memory.search(OWNER, f'"answer {phrase}"', limit=9)) == 1
+
+
+async def test_what_an_index_of_an_older_file_held_is_found_again(directory: Path) -> None:
+    async with Journal(directory, migrations=MIGRATIONS[: MIGRATIONS.index(_MEMORY_WORDS)]) as journal:
+        memory = Memory(MemorySettings(retention_days=0, redact="off"), journal)
+        await memory.add(an_event("tortoises"), an_event("turtles"))
+        await memory.catch_up()
+        assert await rows_with(journal, "turtles") == [2]
+    async with Journal(directory) as journal:
+        memory = Memory(MemorySettings(retention_days=0, redact="off"), journal)
+        assert await journal.read(mark_of) == 0
+        assert answers(await memory.search(OWNER, "turtles", limit=9)) == ["turtles"]
+        assert await rows_with(journal, "tortoises") == [1]
+        for event in await memory.events(EventQuery(owner=OWNER)):
+            assert await memory.delete(OWNER, event.id)
+        await memory._index.tidy()
+        assert await words_left(journal) == []
