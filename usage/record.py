@@ -52,8 +52,9 @@ _ADD_TO_DAYS = f"""
 # Who may have too many models on a day, with those that are new.
 _CROWDED = f"""
     SELECT user, number FROM (
-        SELECT user, {_DAY} AS number, COUNT(DISTINCT model) AS models FROM usage_requests WHERE sequence > ?
-        GROUP BY user, number
+        SELECT user, number, COUNT(*) AS models FROM (
+            SELECT DISTINCT user, {_DAY} AS number, model FROM usage_requests WHERE sequence > ?
+        ) GROUP BY user, number
     ) new
     WHERE models + (
         SELECT COUNT(*) FROM usage_days d WHERE d.user = new.user AND d.day = date(new.number * 86400, 'unixepoch')
