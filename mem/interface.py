@@ -199,7 +199,7 @@ class MemoryTooLarge(MemoryFault):
 class Remembering(Protocol):
     """What the path of an exchange knows of memory."""
 
-    def wants(self, path: str, model: str | None, *, remember: bool = True) -> bool:
+    def wants(self, path: str, model: str | None, remember: bool = True) -> bool:
         """Whether an exchange at this canonical path is to be kept; cheap enough to ask twice.
 
         Args:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeAlias
 
 from starlette.types import Message, Receive
 
 Fields = list[tuple[bytes, bytes]]
+
+# What a header says about a body that is there: its codings, in the order they were applied, b"" for none; all fields
+# but `Content-Encoding` and `Accept-Encoding`; and the fields `Content-Encoding`.
+Announced: TypeAlias = tuple[bytes, Fields, Fields]
 
 LARGE_BYTES = 64 * 1024  # What is larger is worked on in a thread.
 
@@ -26,55 +29,50 @@ class UnreadableEncoding(Exception):
         super().__init__("This request is read here: send its body without Content-Encoding, or a smaller one as gzip.")
 
 
-@dataclass(slots=True)
 class Body:
-    """What has come of a body.
+    """What has come of a body, for whoever looks at it before it is forwarded, and for whoever forwards it.
 
     Attributes:
-        content: All of it, or its beginning.
+        content: All of it, or its beginning; what stands here is forwarded.
         whole: Nothing follows.
         left: The client went away instead of sending it.
     """
 
-    content: bytes = b""
-    whole: bool = False
-    left: bool = False
+    __slots__ = ("_receive", "_replayed", "content", "left", "whole")
 
-    def replay(self, receive: Receive) -> Receive:
-        """A `receive` that begins with what was read."""
+    def __init__(self, receive: Receive, first: Message) -> None:
+        """`first`: what `receive` gave, which nearly always is all."""
+        self._receive = receive
+        self._replayed = False
+        self.content: bytes = first.get("body", b"")
+        self.whole = not first.get("more_body", False)
+        self.left = first["type"] == "http.disconnect"
+
+    async def read_on(self, limit: int) -> None:
+        """Read up to the piece that goes beyond `limit` bytes."""
+        pieces, size = [self.content], len(self.content)
+        while size <= limit and not self.whole:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.left = True
+                return
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            self.whole = not message.get("more_body", False)
+        self.content = b"".join(pieces)
+
+    async def receive(self) -> Message:
+        """As the server's, which begins with what was read."""
+        if self._replayed:
+            return await self._receive()
+        self._replayed = True
         if self.left:
-            first: Message | None = {"type": "http.disconnect"}
-        else:
-            first = {"type": "http.request", "body": self.content, "more_body": not self.whole}
-
-        async def again() -> Message:
-            nonlocal first
-            if first is None:
-                return await receive()
-            message, first = first, None
-            return message
-
-        return again
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self.content, "more_body": not self.whole}
 
 
-class Announced(NamedTuple):
-    """What a request's header says about its body and its answer's.
-
-    Attributes:
-        content: There is a body (RFC 9112 §6).
-        coding: Its codings, in the order they were applied; b"" for none.
-        other: All fields but `Content-Encoding` and `Accept-Encoding`.
-        codings: The fields `Content-Encoding`.
-    """
-
-    content: bool
-    coding: bytes
-    other: Fields
-    codings: Fields
-
-
-def announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
-    """Read a header in one pass."""
+def announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced | None:
+    """Read a header in one pass; None: there is no body (RFC 9112 §6)."""
     content = False
     other: Fields = []
     codings: Fields = []
@@ -87,30 +85,12 @@ def announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
         elif name != b"accept-encoding":
             other.append(field)
             content = content or name == b"transfer-encoding" or field[1] != b"0"
+    if not content:
+        return None
     if not codings:  # As with nearly every request.
-        return Announced(content, b"", other, codings)
-    coding = b",".join(value for _, value in codings).strip().lower()
-    return Announced(content, b"" if coding == b"identity" else coding, other, codings)
-
-
-async def read_body(receive: Receive, *, limit: int) -> Body:
-    """Read a body up to the piece that goes beyond `limit` bytes."""
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        return Body(left=True)
-    first = message.get("body", b"")
-    if not message.get("more_body", False):  # As nearly every request comes.
-        return Body(first, whole=True)
-    pieces, size = [first], len(first)
-    while size <= limit:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return Body(left=True)
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        if not message.get("more_body", False):
-            return Body(b"".join(pieces), whole=True)
-    return Body(b"".join(pieces))
+        return b"", other, codings
+    coding = b",".join([value for _, value in codings]).strip().lower()
+    return b"" if coding == b"identity" else coding, other, codings
 
 
 async def decoded(content: bytes, coding: bytes, *, limit: int) -> bytes:

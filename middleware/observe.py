@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import NamedTuple
+from typing import TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wire import RequestReading, is_metered, read_question
 
-from .body import LARGE_BYTES, Announced, Body, announced, decoded, read_body
+from .body import LARGE_BYTES, Announced, Body, announced, decoded
 from .observed import ObservedExchange
 from .quota import TokenQuotaMiddleware
 from .record import Recorder
@@ -20,12 +20,8 @@ logger = logging.getLogger(__name__)
 _IDENTITY = (b"accept-encoding", b"identity")
 
 
-class _Question(NamedTuple):
-    """A body that was read, and what is forwarded in its place."""
-
-    reading: RequestReading
-    changed: bytes | None = None
-    plain: bytes | None = None
+# A body that was read, what is forwarded in its place, and where that is so, how it came.
+_Question: TypeAlias = tuple[RequestReading, bytes | None, bytes | None]
 
 
 class ObserveMiddleware:
@@ -52,54 +48,58 @@ class ObserveMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
             scope["type"] != "http"
-            or scope["state"].get("identity") is None
+            or (state := scope["state"]).get("identity") is None
             or not is_metered(scope["method"], scope["path"])
-            or not (header := announced(scope["headers"])).content
+            or (header := announced(scope["headers"])) is None
         ):
             await self.app(scope, receive, send)
             return
-        body = await read_body(receive, limit=self.recorder.capture_bytes)
+        body = Body(receive, await receive())
+        if not body.whole:
+            await body.read_on(self.recorder.capture_bytes)
         if body.left:
-            await self.app(scope, body.replay(receive), send)
+            await self.app(scope, body.receive, send)
             return
-        asks = self.asks and body.whole and scope["state"].get("engine", "") not in self.recorder.refuses_usage
-        if header.coding or len(body.content) > LARGE_BYTES:
-            question = await self._read(scope["path"], header.coding, body, asks)
+        asks = self.asks and body.whole and state.get("engine", "") not in self.recorder.refuses_usage
+        if header[0] or len(body.content) > LARGE_BYTES:
+            question = await self._read(scope["path"], header[0], body, asks)
         else:
             question = _read_at_once(scope["path"], body.content, asks, not body.whole)
         exchange = self._observe(scope, header, body, question)
         if exchange is None:
-            await self.app(scope, body.replay(receive), send)
+            await self.app(scope, body.receive, send)
             return
-        state = scope["state"]
         state["observer"] = exchange
         try:
             if self._quota is not None:
                 await self._quota.admit(exchange)
-            await self._behind(scope, body.replay(receive), send)
+            await self._behind(scope, body.receive, send)
         except BaseException as error:
             await exchange.ended(error)
             raise
         else:
-            await exchange.ended(None)
+            if not exchange.let_go():
+                await exchange.ended(None)
         finally:
             state.pop("observer", None)  # It leads back to all of this, which is free now if it does not.
 
     def _observe(self, scope: Scope, header: Announced, body: Body, question: _Question) -> ObservedExchange | None:
         """Make ready to observe, put what is forwarded into `body`; None: nobody wants to know of this one."""
         reading, changed, plain = question
+        _, other, codings = header
         recorder = self.recorder
         remembered = recorder.memory is not None and recorder.memory.wants(
-            scope["path"], reading.model or "", remember=scope["state"].get("remember", True)
+            scope["path"], reading.model or "", scope["state"].get("remember", True)
         )
         if recorder.usage is None and not remembered:
             return None
         if changed is None:
-            scope["headers"] = [*header.other, *header.codings, _IDENTITY]
+            other += codings
         else:
             body.content = changed
-            scope["headers"] = [*header.other, _IDENTITY]
-        return ObservedExchange(recorder, scope, reading, plain=plain, remembered=remembered)
+        other.append(_IDENTITY)
+        scope["headers"] = other
+        return ObservedExchange(recorder, scope, reading, plain, remembered)
 
     async def _read(self, path: str, coding: bytes, body: Body, asks: bool) -> _Question:
         content = body.content
@@ -115,5 +115,5 @@ def _read_at_once(path: str, content: bytes, asks: bool, truncated: bool) -> _Qu
         reading, changed = read_question(path, content, asks=asks, truncated=truncated)
     except Exception:
         logger.exception("observe.request_unread", extra={"path": path})
-        return _Question(RequestReading())
-    return _Question(reading, changed, None if changed is None else content)
+        return RequestReading(), None, None
+    return reading, changed, None if changed is None else content

@@ -94,7 +94,7 @@ class ObservedExchange:
     )
 
     def __init__(
-        self, recorder: Recorder, scope: Scope, request: RequestReading, *, plain: bytes | None, remembered: bool
+        self, recorder: Recorder, scope: Scope, request: RequestReading, plain: bytes | None, remembered: bool
     ) -> None:
         self.state: dict[str, Any] = scope["state"]
         self.user: str = self.state["identity"].user
@@ -236,10 +236,14 @@ class ObservedExchange:
         kept, self._kept = self._kept, b""
         return kept
 
+    def let_go(self) -> bool:
+        """Nobody ends it from here on. Whether its record was begun, so that `ended` has nothing to do."""
+        self._end = None
+        return self._recording is not None
+
     async def ended(self, error: BaseException | None) -> None:
         """The exchange is over, by `error` or without one. What was not recorded as done was aborted, or failed."""
-        self._end = None
-        if self._recording is not None:
+        if self.let_go():
             return
         if self.begun:
             self.failure = None if error is None else self._recorder.status_of(error)
@@ -265,7 +269,7 @@ class ObservedExchange:
         """Keep the piece that completes the answer."""
         self._running = False
         self.holds = True
-        self._kept = self._passing(piece, last)
+        self._kept = piece if self._filter is None else self._passing(piece, last)
         return b""
 
     def _passing(self, piece: bytes, last: bool) -> bytes:

@@ -33,29 +33,32 @@ class TokenQuotaMiddleware:
 
     async def admit(self, exchange: ObservedExchange) -> None:
         """All that this layer does with a request: `ObserveMiddleware` calls it when it stands right in front."""
-        fields: Fields = exchange.state["answer_fields"]
-        try:
-            reservation = await self._reserve(exchange)
-        except (QuotaExceeded, PromptExceedsQuota) as refused:
-            exchange.refused("window" if isinstance(refused, QuotaExceeded) else "prompt")
-            fields += rate_limit_fields(Standing(limit=refused.limit, remaining=refused.remaining, reset=refused.reset))
-            raise
-        exchange.reservation = reservation
-        fields += rate_limit_fields(reservation.standing)
-
-    async def _reserve(self, exchange: ObservedExchange) -> Reservation:
         request = exchange.request
         expected = 0 if request.operation == "embedding" else request.max_output
         prompt = exchange.count_prompt_now()
         if prompt is None:
             prompt = await exchange.count_prompt()
         try:
-            return await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
-        except (QuotaExceeded, PromptExceedsQuota):
+            reservation = await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
+        except (QuotaExceeded, PromptExceedsQuota) as refused:
+            reservation = await self._reserve_again(exchange, expected, refused)
+        exchange.reservation = reservation
+        exchange.state["answer_fields"] += rate_limit_fields(reservation.standing)
+
+    async def _reserve_again(
+        self, exchange: ObservedExchange, expected: int | None, refused: QuotaExceeded | PromptExceedsQuota
+    ) -> Reservation:
+        """As `reserve`, once the prompt is counted better; else what refused it says why."""
+        try:
             if not await exchange.count_prompt_again():
-                raise
-        prompt = await exchange.count_prompt()
-        return await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
+                raise refused
+            prompt = await exchange.count_prompt()
+            return await self.meter.reserve(exchange.user, prompt=prompt, expected=expected)
+        except (QuotaExceeded, PromptExceedsQuota) as final:
+            exchange.refused("window" if isinstance(final, QuotaExceeded) else "prompt")
+            left = Standing(limit=final.limit, remaining=final.remaining, reset=final.reset)
+            exchange.state["answer_fields"] += rate_limit_fields(left)
+            raise
 
 
 def rate_limit_fields(standing: Standing) -> Fields:

@@ -6,16 +6,21 @@ class Capture:
 
     Pieces are copied: a body that comes in millions of tiny pieces, or in one huge one, costs no more than its limit
     and a half.
+
+    Attributes:
+        length: Of the whole body, what was dropped included.
+        truncated: Something between head and tail is gone.
     """
 
-    __slots__ = ("_head", "_head_bytes", "_tail", "_tail_bytes", "length")
+    __slots__ = ("_head", "_head_bytes", "_tail", "_tail_bytes", "length", "truncated")
 
     def __init__(self, limit: int) -> None:
         self._head_bytes = limit - limit // 2
         self._tail_bytes = limit // 2
         self._head = bytearray()
         self._tail = bytearray()
-        self.length = 0  # of the whole body, what was dropped included
+        self.length = 0
+        self.truncated = False
 
     def add(self, piece: bytes) -> None:
         self.length += len(piece)
@@ -25,6 +30,7 @@ class Capture:
         if room := self._head_bytes - len(self._head):
             self._head += piece[:room]
             piece = piece[room:]
+        self.truncated = self.length > self._head_bytes + self._tail_bytes
         self._keep_end(piece)
 
     def _keep_end(self, piece: bytes) -> None:
@@ -37,13 +43,8 @@ class Capture:
         if len(self._tail) > kept + kept // 2:
             del self._tail[: len(self._tail) - kept]
 
-    @property
-    def truncated(self) -> bool:
-        """Whether something between head and tail is gone."""
-        return self.length > self._head_bytes + self._tail_bytes
-
     def content(self) -> bytes:
         """Everything, or head and tail with an empty line between them, so that what the cut left is nobody's rest."""
         if self.truncated:
             return bytes(self._head) + b"\n\n" + bytes(self._tail[len(self._tail) - self._tail_bytes :])
-        return bytes(self._head + self._tail)
+        return bytes(self._head + self._tail if self._tail else self._head)
