@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from wire import RequestReading, is_metered, read_question
 
 from .body import LARGE_BYTES, Announced, Body, announced, decoded
+from .check import directly
 from .observed import ObservedExchange
 from .quota import TokenQuotaMiddleware
 from .record import Recorder
@@ -43,7 +44,7 @@ class ObserveMiddleware:
         self.asks = ask_for_usage
         # One behind the other without a coroutine for each, as with `Check`.
         self._quota = app if isinstance(app, TokenQuotaMiddleware) else None
-        self._behind = app if self._quota is None else self._quota.app
+        self._behind = directly(app if self._quota is None else self._quota.app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
