@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from uvicorn._types import ASGI3Application, ASGISendEvent, HTTPScope
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -58,8 +58,10 @@ class GatewayCycle(RequestResponseCycle):
         self._head = b""  # goes out with the body
         self._written = 0
 
-    async def run_asgi(self, app: ASGI3Application) -> None:
+    async def run_asgi(self, app: ASGI3Application, tasks: set[asyncio.Task[None]] | None = None) -> None:
         """Have `app` answer; where it does not, 500 goes out, or what it began is cut off.
+
+        The task that this runs in leaves `tasks` at the end: for a callback that did it the loop would go round again.
 
         What was lent to the app leads back to here: taken back, the memory of this request is free the moment it ends,
         and nobody has to search for it.
@@ -77,12 +79,25 @@ class GatewayCycle(RequestResponseCycle):
         finally:
             self.on_response = _nothing
             self.scope.get("extensions", {}).clear()
+            if tasks is not None:
+                tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _give_up(self) -> None:
         if self.response_started:
             self.transport.close()
         else:
             await self.send_500_response()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """As uvicorn's own, without a wait for what is there: nearly always the whole request is."""
+        if self.waiting_for_100_continue or not self.message_event.is_set():
+            return await super().receive()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        self.flow.resume_reading()
+        self.message_event.clear()
+        body, self.body = self.body, bytearray()
+        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
 
     async def send(self, message: ASGISendEvent) -> None:
         """Raises `RuntimeError` for a message out of turn, and for an answer that is not as long as it says.

@@ -53,7 +53,11 @@ EXPOSED = (
 
 
 class Gateway(Starlette):
-    """The layers that every request meets; behind them the engine, and the gateway's own `endpoints`."""
+    """The layers that every request meets; behind them the engine, and the gateway's own `endpoints`.
+
+    Attributes:
+        front: The first of the layers, for a server that calls it for requests itself.
+    """
 
     def __init__(
         self,
@@ -64,12 +68,12 @@ class Gateway(Starlette):
     ) -> None:
         super().__init__(lifespan=lifespan)
         self.endpoints = endpoints
-        self._front: ASGIApp = endpoints
+        self.front: ASGIApp = endpoints
         for layer, arguments, keywords in reversed(layers):
-            self._front = layer(self._front, *arguments, **keywords)
+            self.front = layer(self.front, *arguments, **keywords)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (super().__call__ if scope["type"] == "lifespan" else self._front)(scope, receive, send)
+        await (super().__call__ if scope["type"] == "lifespan" else self.front)(scope, receive, send)
 
 
 def create_app(settings: Settings, *, access_stream: TextIO = sys.stderr, metrics_dir: Path | None = None) -> Gateway:
@@ -129,7 +133,7 @@ def layers_of(parts: Parts) -> list[Middleware]:
             public_below=PUBLIC_BELOW,
         ),
         Middleware(SessionMiddleware),
-        Middleware(ScopeMiddleware, rules=settings.scopes),
+        *([Middleware(ScopeMiddleware, rules=settings.scopes)] if settings.scopes.scopes else []),
         Middleware(
             AgentMiddleware,
             is_reserved=is_reserved,

@@ -1,6 +1,7 @@
 """Which paths are the gateway's own, and which of them need no token."""
 
 from collections.abc import Awaitable
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -33,6 +34,7 @@ _OPEN = ("/healthz", "/readyz", "/auth/config", "/auth/nonce", WELL_KNOWN, JWKS)
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 
 
+@lru_cache(maxsize=256)
 def is_reserved(path: str) -> bool:
     """Whether a canonical path is the gateway's own, be there something or not: none such reaches the engine.
 

@@ -5,10 +5,11 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 from urllib.parse import unquote
 
 import httptools
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -45,6 +46,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.app: ASGI3Application = getattr(self.app, "front", self.app)
         self.limits: Limits = getattr(self.config, "limits", Limits())
         self._stage: Literal["between", "head", "content"] = "between"
         self._without_content = 0  # bytes since the head began, or since the last piece of content
@@ -201,11 +203,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
-    def _start(self, cycle: RequestResponseCycle) -> None:
+    def _start(self, cycle: GatewayCycle) -> None:
         # As the loop's own `create_task`, which would first think up a name.
-        task = asyncio.Task(cycle.run_asgi(self.app), loop=self.loop, name="request")
+        task = asyncio.Task(cycle.run_asgi(self.app, self.tasks), loop=self.loop, name="request")
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
     def _call_at_disconnect(self, cycle: GatewayCycle, callback: Callable[[], None] | None) -> None:
         """The ASGI extension `attach.disconnect`: what to call, once, when the client of the running request leaves.
@@ -286,7 +287,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             if self.pipeline:
                 cycle, _ = self.pipeline.pop()
-                self._start(cycle)
+                self._start(cast("GatewayCycle", cycle))
             else:
                 self._idle.set(self.timeout_keep_alive)
         if self._stage != "content" or not self.cycle.response_complete:
