@@ -21,14 +21,17 @@ COLUMNS = (
 _PLACES = ", ".join("?" * (COLUMNS.count(",") + 4))
 _INSERT = f"INSERT INTO mem_inbox (owner, turn, fresh, {COLUMNS}) VALUES ({_PLACES})"  # noqa: S608 - of fixed words
 SELECT = f"SELECT seq, owner, turn, {', '.join(f'e.{name}' for name in COLUMNS.split(', '))} FROM mem_events e"  # noqa: S608
-# As most exchanges are, of a chat that goes on from what is kept. A parameter that is NULL or bytes is first offered to
-# adapters, at the cost of six texts: there is none of either.
-_INSERT_USUAL = """
-    INSERT INTO mem_inbox (owner, turn, id, at, event, session, request, model, path, answer, tokens_in, tokens_out,
-        latency, fresh, reasoning, tool_calls, text, state, fields)
-    SELECT o.owner, t.turn, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, '[]', '', '[]', '', 'done', '{}'
-    FROM mem_owners o CROSS JOIN mem_turns t ON t.owner = o.owner AND t.hash = ?2 WHERE o.user = ?1
-"""
+# An exchange as most are. A parameter that is NULL or bytes is offered to adapters first, at the cost of six texts:
+# there is none of either. It is one row: with FAIL, no page is copied in order to take back the rows before it.
+_INSERT_USUAL = (
+    "INSERT OR FAIL INTO mem_inbox (owner, turn, fresh, id, at, event, session, request, model, path, answer,"
+    " tokens_in, tokens_out, latency, reasoning, tool_calls, text, state, fields)"
+    " SELECT {}, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, '', '[]', '', 'done', '{{}}'"
+)
+_INSERT_NEW = _INSERT_USUAL.format("?1, ?2")
+_INSERT_KNOWN = _INSERT_USUAL.format("o.owner, t.turn") + (
+    " FROM mem_owners o CROSS JOIN mem_turns t ON t.owner = o.owner AND t.hash = ?2 WHERE o.user = ?1"
+)
 
 _OWNER_AND_TURN = (
     "SELECT owner, (SELECT turn FROM mem_turns t WHERE t.owner = o.owner AND t.hash = ?) FROM mem_owners o"
@@ -73,9 +76,11 @@ def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Tur
     Args:
         cleaner: For a message that was believed to be kept, and was removed meanwhile.
     """
-    if turns and turns[-1].body is None and _is_usual(event) and _keep_usual(connection, event, turns[-1]):
-        return True
+    usual = _is_usual(event)
     last = bytearray(turns[-1].chain) if turns else None
+    is_known = usual and last is not None and turns[-1].body is None  # It may be wrong.
+    if is_known and _insert_usual(connection, event, event.user, last, "[]"):
+        return True
     found = connection.execute(_OWNER_AND_TURN, (last, event.user)).fetchone()
     owner, turn = _new_owner(connection, event.user) if found is None else found
     fresh: list[int] = []
@@ -83,7 +88,10 @@ def keep(connection: sqlite3.Connection, event: MemoryEvent, turns: Sequence[Tur
         if _is_kept(connection, owner, event):
             return False
         turn = _keep_turns(connection, owner, turns, cleaner, fresh)
-    connection.execute(_INSERT, (owner, turn, compact(fresh), *_values(event)))
+    if usual and turn is not None:
+        _insert_usual(connection, event, owner, turn, compact(fresh))
+    else:
+        connection.execute(_INSERT, (owner, turn, compact(fresh), *_values(event)))
     return True
 
 
@@ -99,28 +107,28 @@ def _is_usual(event: MemoryEvent) -> bool:
     )
 
 
-def _keep_usual(connection: sqlite3.Connection, event: MemoryEvent, turn: Turn) -> bool:
-    """False: its turn, or its owner, is not there."""
-    return bool(
-        connection.execute(
-            _INSERT_USUAL,
-            (
-                event.user,
-                bytearray(turn.chain),
-                key_of(event.id),
-                event.timestamp,
-                event.event,
-                event.session_id,
-                event.request_id,
-                event.model,
-                event.path,
-                event.answer,
-                event.tokens_in,
-                event.tokens_out,
-                event.latency,
-            ),
-        ).rowcount
+def _insert_usual(
+    connection: sqlite3.Connection, event: MemoryEvent, owner: int | str, turn: int | bytearray | None, fresh: str
+) -> bool:
+    """Write it with its owner and turn, by their numbers, or by name and digest. False: these are not there."""
+    values = (
+        owner,
+        turn,
+        fresh,
+        key_of(event.id),
+        event.timestamp,
+        event.event,
+        event.session_id,
+        event.request_id,
+        event.model,
+        event.path,
+        event.answer,
+        event.tokens_in,
+        event.tokens_out,
+        event.latency,
     )
+    statement = _INSERT_KNOWN if isinstance(owner, str) else _INSERT_NEW
+    return connection.execute(statement, values).rowcount > 0
 
 
 def _new_owner(connection: sqlite3.Connection, user: str) -> tuple[int, None]:
@@ -144,29 +152,35 @@ def _keep_turns(
             break
         new.append(turn)
     for turn in reversed(new):
-        message = _message_of(connection, owner, turn)
+        content = bytearray(turn.content)
+        message = _message_of(connection, owner, content)
         if message is None:
-            message = _keep_message(connection, owner, turn, cleaner)
+            message = _keep_message(connection, owner, content, _body_of(turn, cleaner))
             fresh.append(message)
         last = connection.execute(
             "INSERT INTO mem_turns (owner, hash, parent, message) VALUES (?, ?, ?, ?)",
-            (owner, turn.chain, last, message),
+            (owner, bytearray(turn.chain), last, message),
         ).lastrowid
     return last
 
 
-def _message_of(connection: sqlite3.Connection, owner: int, turn: Turn) -> int | None:
+def _message_of(connection: sqlite3.Connection, owner: int, content: bytearray) -> int | None:
     row = connection.execute(
-        "SELECT message FROM mem_messages WHERE owner = ? AND hash = ?", (owner, bytearray(turn.content))
+        "SELECT message FROM mem_messages WHERE owner = ? AND hash = ?", (owner, content)
     ).fetchone()
     return None if row is None else int(row[0])
 
 
-def _keep_message(connection: sqlite3.Connection, owner: int, turn: Turn, cleaner: Cleaner) -> int:
+def _body_of(turn: Turn, cleaner: Cleaner) -> str:
     if turn.body is None:
         at_once(write_bodies([turn], cleaner))
+    assert turn.body is not None
+    return turn.body
+
+
+def _keep_message(connection: sqlite3.Connection, owner: int, content: bytearray, body: str) -> int:
     message = connection.execute(
-        "INSERT INTO mem_messages (owner, hash, body) VALUES (?, ?, ?)", (owner, turn.content, turn.body)
+        "INSERT INTO mem_messages (owner, hash, body) VALUES (?, ?, ?)", (owner, content, body)
     ).lastrowid
     assert message is not None
     return message

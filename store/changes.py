@@ -6,7 +6,6 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,28 +19,17 @@ class JournalError(Exception):
     """The record cannot be had or cannot be written. `str()` says what is wrong with which file."""
 
 
-@dataclass(slots=True)
-class Job:
-    """A change that was asked for, and who is to be told what came of it: its result, or what it raised."""
-
-    change: Callable[[sqlite3.Connection], Any]
-    told: Told
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a job that was done."""
-
-    told: Told
-    result: Any = None
-    error: Exception | None = None
+# Tuples, for an answer waits while they are made: a change that was asked for, and who is to be told what came of it.
+Job: TypeAlias = tuple[Change, Told]
+# What came of one: who is to be told, the change's result, and what it raised.
+Outcome: TypeAlias = tuple[Told, Any, Exception | None]
 
 
 def tell(outcomes: Sequence[Outcome]) -> None:
     """Tell everybody. What those raise who are told is logged: it is nobody else's fault."""
-    for outcome in outcomes:
+    for told, result, error in outcomes:
         try:
-            outcome.told(outcome.result, outcome.error)
+            told(result, error)
         except Exception:
             logger.exception("journal.not_told")
 
@@ -69,13 +57,13 @@ def commit(
 def failed(group: Sequence[Job], path: Path, error: sqlite3.Error) -> list[Outcome]:
     """Nothing of `group` was written."""
     logger.error("journal.write_failed", extra={"path": str(path), "error": str(error), "changes": len(group)})
-    return [Outcome(job.told, error=JournalError(f"{path} cannot be written: {error}")) for job in group]
+    return [(told, None, JournalError(f"{path} cannot be written: {error}")) for _, told in group]
 
 
 def _all_well(connection: sqlite3.Connection, group: Sequence[Job]) -> list[Outcome] | None:
     """None: one of the changes raised, and none of them was made. A savepoint for each costs as much as the rest."""
     try:
-        outcomes = [Outcome(job.told, job.change(connection)) for job in group]
+        outcomes: list[Outcome] = [(told, change(connection), None) for change, told in group]
     except Exception:  # noqa: BLE001 - they are all made again, and then it is known which one it was
         _roll_back(connection)
         return None
@@ -91,13 +79,15 @@ def _each_for_itself(connection: sqlite3.Connection, group: Sequence[Job]) -> li
 
 
 def _try(connection: sqlite3.Connection, job: Job) -> Outcome:
+    change, told = job
     connection.execute("SAVEPOINT change")
+    outcome: Outcome
     try:
-        outcome = Outcome(job.told, job.change(connection))
+        outcome = (told, change(connection), None)
     except Exception as error:  # noqa: BLE001 - raised again where the change was asked for
         # A full disk and the like may have ended the whole transaction: then this raises, and all of the group failed.
         connection.execute("ROLLBACK TO change")
-        outcome = Outcome(job.told, error=error)
+        outcome = (told, None, error)
     connection.execute("RELEASE change")
     return outcome
 

@@ -98,7 +98,7 @@ class Journal:
         """
         loop = self._check()
         done: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(Job(change, partial(_settle, done)))
+        self._jobs.put((change, partial(_settle, done)))
         return await done
 
     def write_soon(self, change: Change, told: Told) -> None:
@@ -112,7 +112,7 @@ class Journal:
             JournalError: As `write`.
         """
         loop = self._check()
-        self._gathered.append(Job(change, told))
+        self._gathered.append((change, told))
         if len(self._gathered) == 1:
             self._tries = 0
             loop.call_soon(self._commit_gathered)
@@ -180,10 +180,10 @@ class Journal:
         try:
             connection = self._open_now() if self._patient else open_writer(self.path, self._migrations)
         except JournalError as error:
-            self._tell([Outcome(told, error=error)])
+            self._tell([(told, None, error)])
             return
         self._is_open = connection is not None
-        self._tell([Outcome(told)])
+        self._tell([(told, None, None)])
         tried_at = time.monotonic()
         while group := self._next_group():
             if connection is None and time.monotonic() - tried_at >= REOPEN_SECONDS:
@@ -192,7 +192,7 @@ class Journal:
                 tried_at = time.monotonic()
             if connection is None:
                 closed = JournalError(f"{self.path} is not open")
-                self._tell([Outcome(job.told, error=closed) for job in group])
+                self._tell([(told, None, closed) for _, told in group])
             else:
                 begun_at = time.monotonic()
                 outcomes = _commit(connection, group, self.path)
