@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wire import RequestReading, is_metered, read_question
 
-from .body import LARGE_BYTES, Announced, Body, announced, decoded
+from .body import LARGE_BYTES, Announced, Body, Fields, announced, decoded
 from .check import directly
 from .observed import ObservedExchange
 from .quota import TokenQuotaMiddleware
@@ -99,7 +99,7 @@ class ObserveMiddleware:
         else:
             body.content = changed
         other.append(_IDENTITY)
-        scope["headers"] = other
+        _forward(scope, other, (self, changed is None))
         return ObservedExchange(recorder, scope, reading, plain, remembered)
 
     async def _read(self, path: str, coding: bytes, body: Body, asks: bool) -> _Question:
@@ -118,3 +118,12 @@ def _read_at_once(path: str, content: bytes, asks: bool, truncated: bool) -> _Qu
         logger.exception("observe.request_unread", extra={"path": path})
         return RequestReading(), None, None
     return reading, changed, None if changed is None else content
+
+
+def _forward(scope: Scope, fields: Fields, how: object) -> None:
+    """Have `fields` be the header; what layers make of it stays the connection's too, as it follows from the head."""
+    extensions = scope.get("extensions", {})
+    head = extensions.get("attach.head")
+    if head is not None and head[0] is scope["headers"]:
+        extensions["attach.head"] = fields, head[1].setdefault(how, {})
+    scope["headers"] = fields

@@ -127,8 +127,7 @@ class RequestHeaders:
             httpx.LocalProtocolError: Two servers could read the fields differently.
         """
         state = scope["state"]
-        said = _said(scope)
-        lines = self.remembered.get(said) or self._write(said, scope)
+        lines = self._lines(scope)
         name: bytes = state["public_request_id"]
         if not name.isalnum():
             field_lines([(b"x-request-id", name)], self._names)
@@ -137,6 +136,20 @@ class RequestHeaders:
             token = self._signer.token(state["identity"], state["session_id"])
             ours += field_lines([(b"x-attach-identity", token.encode("ascii"))], self._names)
         return b"".join((line, lines, b"x-request-id: ", name, b"\r\n", ours, framing))
+
+    def _lines(self, scope: Scope) -> bytes:
+        try:
+            fields, derived = scope["extensions"]["attach.head"]
+        except KeyError:
+            fields, derived = None, {}
+        if fields is not scope["headers"]:
+            said = _said(scope)
+            return self.remembered.get(said) or self._write(said, scope)
+        lines: bytes | None = derived.get(self)
+        if lines is None:
+            said = _said(scope)
+            derived[self] = lines = self.remembered.get(said) or self._write(said, scope)
+        return lines
 
     def _write(self, said: Said, scope: Scope) -> bytes:
         lines = field_lines(self._crossing(scope), self._names, hosts=1)

@@ -1,5 +1,6 @@
 """What of a request's head crosses to the engine, and what of its answer's comes back."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 
@@ -199,6 +200,27 @@ async def test_a_head_almost_like_the_one_before_crosses_as_it_is(stand: Stand) 
     seen = [seen_by_engine(await stand.ask("POST", "/same", line, body=b"x" * len(line))) for line in sent]
     assert [request.all("x-kept") for request in seen] == [[b"1"], [b"2"], [b""], [], [b"1"]]
     assert [len(request.body) for request in seen] == [len(line) for line in sent]
+
+
+@pytest.mark.parametrize("metering", ["null", "prometheus"])
+@pytest.mark.parametrize("option", [[], ["X-Attach-Project: p"]], ids=["as it came", "a field taken out"])
+async def test_requests_of_one_connection_each_cross_as_their_own(metering: str, option: list[str]) -> None:
+    plain, stream = [b'{"model":"m","messages":[],%b"n":1}' % more for more in (b"", b'"stream":true,')]
+    sent = [plain, stream, plain, stream, plain + b" ", plain]
+    async with standing(USAGE_METERING=metering) as stand, stand.line() as line:
+        for body in sent:
+            fields = ["X-Kept: 1", "Accept-Encoding: gzip", *option]
+            await line.ask(stand.request("POST", "/v1/chat/completions", *fields, body=body))
+            assert (await line.answer()).status == 200
+    seen = [request for request in stand.engine.received if request.method == b"POST"]
+    assert [json.loads(request.body).get("stream", False) for request in seen] == [False, True] * 2 + [False] * 2
+    assert [request.one("content-length") for request in seen] == [b"%d" % len(request.body) for request in seen]
+    accepted = b"gzip" if metering == "null" else b"identity"
+    for request in seen:
+        assert (request.one("x-kept"), request.one("accept-encoding")) == (b"1", accepted)
+        assert request.one("x-attach-user") == b"alice"
+        assert not request.all("x-attach-project")
+    assert len({request.one("x-request-id") for request in seen}) == len(sent)
 
 
 async def test_heads_are_remembered_within_bounds_and_no_credential_is() -> None:
