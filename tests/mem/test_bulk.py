@@ -61,7 +61,6 @@ def everything_in(directory: Path) -> dict[str, list[Any]]:
             "schema": "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite%' ORDER BY name",
             "sequences": "SELECT name, seq FROM sqlite_sequence ORDER BY name",
             "terms": "SELECT * FROM terms ORDER BY doc, col, offset",
-            "lengths": "SELECT * FROM mem_words_docsize ORDER BY id",
             "sound": "PRAGMA integrity_check",
             "version": "PRAGMA user_version",
             "mode": "PRAGMA journal_mode",
