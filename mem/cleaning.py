@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from .interface import MemoryEvent
 from .media import digest_of
 from .redact import Redactor, Steps
@@ -18,6 +20,8 @@ _LARGEST = 2**63  # Beyond it stores and other readers fail on an integer that J
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Writes strings as `_encode` does, in a seventh of the time; numbers it does not.
+_encode_strings = msgspec.json.Encoder().encode
 
 
 class Cleaner:
@@ -39,6 +43,15 @@ class Cleaner:
         if self._redactor is None or self._redactor.is_harmless(text):
             return text
         return (yield from self._redactor.steps(text))
+
+    def body(self, message: Mapping[str, Any]) -> str | None:
+        """The JSON text of a message that a glance shows to be kept as it is. None: it may be."""
+        if len(message) != 2 or not isinstance(message, dict):  # Most have a role and a content.
+            return None
+        for name, text in message.items():
+            if not isinstance(text, str) or not name.isascii() or not self._stays(text, name):
+                return None
+        return _encode_strings(message).decode()
 
     def takes(self, event: MemoryEvent) -> bool:
         """Whether a glance shows that all of `event` but its messages is kept as it is. False: it may be."""

@@ -137,7 +137,7 @@ def write_bodies(turns: Sequence[Turn], cleaner: Cleaner) -> Steps[None]:
     """Give each of `turns` what is to be kept of it, pausing after each slice of text."""
     done = 0
     for turn in turns:
-        turn.body = compact((yield from cleaner.value(turn.message)))
+        turn.body = cleaner.body(turn.message) or compact((yield from cleaner.value(turn.message)))
         done += turn.size
         if done >= SLICE:
             done = 0

@@ -9,11 +9,12 @@ import hashlib
 import random
 import string
 import time
+from types import MappingProxyType
 
 import pytest
 
 from mem import Redactor
-from mem.cleaning import Cleaner
+from mem.cleaning import Cleaner, compact
 from mem.memory import _at_ease
 from mem.redact import at_once
 
@@ -305,3 +306,32 @@ def test_what_no_store_can_hold_is_made_so_that_it_can() -> None:
     assert isinstance(cleaned, dict)
     assert (cleaned["a"], cleaned["?"], cleaned["n"], cleaned["i"], cleaned["j"]) == ("?", 1, None, None, float(2**70))
     assert "nested too deeply" in str(cleaned["deep"])
+
+
+@pytest.mark.parametrize("keep_media", [False, True])
+def test_a_message_kept_at_a_glance_is_the_same_in_steps(keep_media: bool) -> None:
+    cleaner = Cleaner(Redactor(), keep_media=keep_media)
+    texts: tuple[object, ...] = (
+        *("", "hello", "".join(map(chr, range(128))), "naïve 漢", "half \ud800", "data:image/png;base64,aGk=", jwt()),
+        *(
+            f"password={drawn(20)}",
+            drawn(200, BASE64),
+            "4111 1111 1111 1111",
+            None,
+            True,
+            1,
+            10**30,
+            1e16,
+            [],
+            {},
+            ["a"],
+        ),
+    )
+    for name in ("content", "data", "n\ud800", "é", 'a"b\n', ""):
+        for text in texts:
+            message = {"role": "user", name: text}
+            at_a_glance = cleaner.body(message)
+            assert at_a_glance in (None, compact(at_once(cleaner.value(message)))), message
+    assert cleaner.body({"role": "user", "content": 'Why\t"so"?'}) == '{"role":"user","content":"Why\\t\\"so\\"?"}'
+    assert cleaner.body({"role": "user", "content": "a", "name": "b"}) is None
+    assert cleaner.body(MappingProxyType({"role": "user", "content": "a"})) is None
