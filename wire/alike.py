@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from itertools import takewhile
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from operator import itemgetter
 from typing import Any
 
 from .assembly import Assembly
@@ -12,7 +13,10 @@ from .openai import words_of
 
 _DATA = "data: "
 _NAME = '"content"'
-_TOGETHER = 64  # Events that are looked at once more, one by one, where one of them is odd.
+_DONE = "data: [DONE]\n\n"
+_END = "\n\n"
+_FEW, _TOGETHER = 4, 64  # Events that are looked at at once; more, where as many as half of them were alike before.
+_WORD = 16  # Characters, about.
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\n")
 
 
@@ -22,18 +26,23 @@ def read_alike(answer: Assembly, body: bytes, read: Callable[[Assembly, dict[str
     Reads events of one line of data, each an object: `read` does, unless an event is to the character the one before
     it but for words without an escape. What ends in between, and all that has carriage returns, is left.
     """
-    if b"\r" in body:
+    if body.find(b"\r") >= 0:
         return body
     text = body.decode("utf-8", "replace")
-    at, head, tail, choice = 0, "", "", 0
+    at, head, tail, choice, together = 0, "", "", 0, _FEW
     run: list[str] = []
     while text.startswith(_DATA, at):
         if head and text.startswith(head, at):
-            told, end = _told_alike(text, at, head, tail)
+            told, whole = _told_alike(text, at, head, tail, together)
             if told:
-                run += told
-                at = end
+                run.append(whole)
+                at += len("".join(told)) + len(told) * (len(head) + len(tail))
+                together = min(max(2 * len(told), _FEW), _TOGETHER)
                 continue
+        if text.startswith(_DONE, at):
+            answer.complete = True
+            at += len(_DONE)
+            continue
         event, end = parsed_at(text, at + len(_DATA))
         if event is BROKEN and not text.startswith("[DONE]", at + len(_DATA)):
             end = text.find("\n", at)
@@ -46,45 +55,45 @@ def read_alike(answer: Assembly, body: bytes, read: Callable[[Assembly, dict[str
         end += 2
         answer.say("".join(run), choice=choice)
         run.clear()
+        read(answer, event)
         said = None if answer.model is None else words_of(event)
         if said is not None and (around := _around(text[at:end], said[1])) is not None:
             choice, (head, tail) = said[0], around
-        read(answer, event)
         at = end
     answer.say("".join(run), choice=choice)
     # A blank line first: what looks like a byte order mark in the middle of a stream is none.
     return b"\n" + text[at:].encode() if at else body
 
 
-def _told_alike(text: str, at: int, head: str, tail: str) -> tuple[list[str], int]:
-    """The words of the next few events that are alike, and where they end."""
-    told: list[str] = []
-    between, find, follows = tail + head, text.find, text.startswith
-    step, start = len(between), at + len(head)
-    end = find('"', start)
-    while follows(between, end) and len(told) < _TOGETHER:
-        told.append(text[start:end])
-        start = end + step
-        end = find('"', start)
-    if follows(tail, end):  # The last one, behind which something else stands.
-        told.append(text[start:end])
-        start = end + step
-    whole = _unescaped(told)
+def _told_alike(text: str, at: int, head: str, tail: str, most: int) -> tuple[list[str], str]:
+    """The words of up to `most` next events that are alike, each by itself, and what they say together."""
+    size = len(head) + len(tail) + _WORD
+    lines = text[at : at + most * size].split(_END)[:-1]
+    while lines and not lines[-1].startswith(head):
+        lines.pop()
+    told = list(map(itemgetter(slice(len(head), len(_END) - len(tail))), lines))
+    words = "".join(told)
+    if '"' in words or not text.startswith(head + (tail + head).join(told) + tail, at):
+        end = text.find('"', at + len(head))
+        if not text.startswith(tail, end):
+            return [], ""
+        words = text[at + len(head) : end]
+        told = [words]
+    whole = _unescaped(told, words)
     if whole is None:
         told = list(takewhile(_is_plain, told))
-        return told, at + sum(map(len, told)) + len(told) * len(between)
-    return whole, start - len(head)
+        whole = "".join(told)
+    return told, whole
 
 
-def _unescaped(told: list[str]) -> list[str] | None:
+def _unescaped(told: list[str], words: str) -> str | None:
     """What these parts of strings say together, each of which begins and ends between two characters; None: unsure."""
-    words = "".join(told)
     if _is_plain(words):
-        return [words] if told else []
+        return words
     if _HALF_ESCAPE.search("\n".join(told)):
         return None
     try:
-        return [scanstring(words + '"', 0)[0]]
+        return scanstring(words + '"', 0)[0]  # type: ignore[no-any-return]
     except ValueError:
         return None
 
