@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STREAMS = (b"text/event-stream", b"application/x-ndjson")
-_ENDS = 4096
+# Of a stream, where its model and its counts are told; whole lines of that.
+_BEGIN_BYTES, _END_BYTES = 1024, 2048
 _MOST_LATE = 1_000  # Each keeps what is to be written of it.
 _LEFT = 499
 
@@ -408,10 +409,12 @@ def _read_now(exchange: ObservedExchange) -> AnswerReading:
 def _read_ends(exchange: ObservedExchange) -> AnswerReading | None:
     """What begin and end of a stream say, where that is all there is to know: what the engine counted."""
     capture = exchange.capture
-    if exchange.how != "done" or capture.length < 2 * _ENDS or not exchange.content_type.startswith(STREAMS):
+    if exchange.how != "done" or capture.length < 2 * _END_BYTES or not exchange.content_type.startswith(STREAMS):
         return None
     content = capture.content()
-    reading = read_answer(exchange.path, content[:_ENDS] + content[-_ENDS:], truncated=True)
+    begin = content[: content.rfind(b"\n", 0, _BEGIN_BYTES) + 1].rstrip(b"\r\n")
+    end = content[content.find(b"\n", len(content) - _END_BYTES) :].lstrip(b"\r\n")
+    reading = read_answer(exchange.path, begin + b"\n\n" + end, truncated=True)
     told = reading.complete and reading.input_tokens is not None and reading.output_tokens is not None
     return reading if told else None
 
