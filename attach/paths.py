@@ -34,7 +34,7 @@ _OPEN = ("/healthz", "/readyz", "/auth/config", "/auth/nonce", WELL_KNOWN, JWKS)
 _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def is_reserved(path: str) -> bool:
     """Whether a canonical path is the gateway's own, be there something or not: none such reaches the engine.
 

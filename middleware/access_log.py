@@ -22,6 +22,7 @@ _FLUSH_SECONDS = 0.05
 _MOST_LINES = 100_000
 _MOST_CHARACTERS = 4096  # All of them ASCII. What goes into a pipe at once: lines of several workers stay whole there.
 _quoted = json.JSONEncoder().encode
+_quoted_once = lru_cache(maxsize=64)(_quoted)  # few: a path can be long
 
 LogFormat = Literal["text", "json"]
 
@@ -46,14 +47,27 @@ class AccessLine(NamedTuple):
 
     def as_json(self) -> str:
         """One JSON object; durations in seconds."""
-        first = "" if self.first_byte is None else f', "time_to_first_byte": {round(self.first_byte, 6)}'
+        whole, milliseconds = divmod(int(self.finished * 1000), 1000)
+        # Formatted in one go: an f-string makes as many strings as it has fields first.
         return (
-            f'{{"time": "{_timestamp(self.finished)}", "event": "request", "request_id": {_quoted(self.request_id)}'
-            f"{_member('caller_request_id', self.caller_request_id)}{_member('client', self.client)}"
-            f'{_member("user", self.user)}, "method": {_quoted(self.method)}, "path": {_quoted(self.path)}'
-            f', "status": {self.status}, "bytes": {self.bytes_sent}, "duration": {round(self.duration, 6)}{first}'
-            f', "complete": {"true" if self.complete else "false"}'
-            f"{_member('code', self.code)}{_member('reason', self.reason)}}}"
+            '{"time": "%s.%03dZ", "event": "request", "request_id": %s%s%s%s, "method": %s, "path": %s, "status": %d, '  # noqa: UP031
+            '"bytes": %d, "duration": %.6f%s, "complete": %s%s%s}'
+        ) % (
+            _to_the_second(whole),
+            milliseconds,
+            _quoted(self.request_id),
+            "" if self.caller_request_id is None else _member("caller_request_id", self.caller_request_id),
+            "" if self.client is None else _member("client", self.client),
+            "" if self.user is None else _member("user", self.user),
+            _quoted_once(self.method),
+            _quoted_once(self.path),
+            self.status,
+            self.bytes_sent,
+            self.duration,
+            "" if self.first_byte is None else f', "time_to_first_byte": {self.first_byte:.6f}',
+            "true" if self.complete else "false",
+            "" if self.code is None else _member("code", self.code),
+            "" if self.reason is None else _member("reason", self.reason),
         )
 
     def as_text(self) -> str:
@@ -278,8 +292,9 @@ def _blocks(lines: Iterable[str]) -> Iterator[str]:
         yield "\n".join(block) + "\n"
 
 
-def _member(name: str, value: str | None) -> str:
-    return "" if value is None else f', "{name}": {_quoted(value)}'
+@lru_cache(maxsize=256)
+def _member(name: str, value: str) -> str:
+    return f', "{name}": {_quoted(value)}'
 
 
 def _timestamp(seconds: float) -> str:
@@ -292,7 +307,7 @@ def _to_the_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _visible(text: str) -> str:
     if text.isascii() and text.isprintable() and " " not in text:
         return text

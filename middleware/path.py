@@ -24,7 +24,8 @@ class MalformedPath(Exception):
         super().__init__("The path must begin with a slash and have no dot segment and no control character.")
 
 
-@lru_cache(maxsize=256)
+# Paths are few; but callers who are nobody yet can make them long, so that not many are kept.
+@lru_cache(maxsize=64)
 def canonical_path(raw: bytes) -> str:
     """The path that everything but the engine goes by: decoded once, runs of slashes made one.
 
@@ -46,7 +47,7 @@ def canonical_path(raw: bytes) -> str:
     return path
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def loosest_path(path: str) -> str:
     """A canonical path as the loosest engine could read it, for rules that nobody is to walk around.
 
