@@ -18,20 +18,23 @@ _AT_ONCE = 32  # Events that are looked at before it is known how long they are.
 
 _SIZE = "length(answer) + length(reasoning) + length(tool_calls) + length(text) + length(fields)"
 _SAID = "answer || char(10) || reasoning || char(10) || text"  # As `text_of_event` has it.
-_IS_PLAIN = " AND ".join(
+_LOOKS_PLAIN = " AND ".join(
     (
-        f"fresh = '[]' AND tool_calls = '[]' AND fields = '{{}}' AND {_SIZE} < {MOST_CHARACTERS}",
+        "fresh = '[]' AND tool_calls = '[]' AND fields = '{}'",
         # True of ASCII alone: LENGTH counts the characters before the first NUL.
         *(f"length({column}) = length(CAST({column} AS BLOB))" for column in ("answer", "reasoning", "text")),
     )
 )
+_IS_PLAIN = f"{_LOOKS_PLAIN} AND {_SIZE} < {MOST_CHARACTERS}"
 _FRESH = "json_each(e.fresh) f CROSS JOIN mem_messages ON message = f.value"
 _LONG = f"{_SIZE} + CASE fresh WHEN '[]' THEN 0 ELSE (SELECT TOTAL(length(body)) FROM {_FRESH}) END"  # noqa: S608 - of fixed words
-# The next events, however long they are.
+# The next events, however long they are: where they are not too long together, what looks plain is.
 _BLOCK = f"""
     SELECT COUNT(*), MAX(seq), TOTAL(long), TOTAL(plain),
         json_group_array(json_array(seq, fresh)) FILTER (WHERE NOT plain)
-    FROM (SELECT seq, fresh, {_IS_PLAIN} AS plain, {_LONG} AS long FROM mem_events e WHERE seq > ? ORDER BY seq LIMIT ?)
+    FROM (
+        SELECT seq, fresh, {_LOOKS_PLAIN} AS plain, {_LONG} AS long FROM mem_events e WHERE seq > ? ORDER BY seq LIMIT ?
+    )
 """  # noqa: S608
 # No further than to the one that makes them too long. A step costs more than to look at an event.
 _STEPS = f"""
@@ -96,7 +99,7 @@ def look_ahead(connection: sqlite3.Connection) -> Ahead | None:
     while events < MOST_EVENTS and size < MOST_CHARACTERS:
         wanted = min(_AT_ONCE, MOST_EVENTS - events)
         count, reached, long, *found = connection.execute(_BLOCK, (last, wanted)).fetchone()
-        if size + long > MOST_CHARACTERS:
+        if size + long >= MOST_CHARACTERS:
             count, reached, long, *found = connection.execute(_STEPS, (last, MOST_CHARACTERS - size, wanted)).fetchone()
         if count:
             last, events, size, plain = reached, events + count, size + long, plain + found[0]
