@@ -275,11 +275,13 @@ class Connection(asyncio.Protocol):
             and not self.transport.is_closing()
         )
         self.exchange = None
-        exchange.cut_upload()
+        if exchange.uploading:
+            exchange.cut_upload()
         if reader.excess:
             logger.warning("transport.excess_bytes", extra={"host": self.origin.host, "port": self.origin.port})
         if reusable and owner is not None:
-            self.resume_reading()
+            if self.reading_paused:
+                self.resume_reading()
             owner.release(self)
         else:
             self.abort()

@@ -44,7 +44,7 @@ class Exchange(httpx.AsyncByteStream):
     request does not keep to its declared length; and whatever the request's own stream raises.
     """
 
-    __slots__ = ("_connection", "_failure", "_upload", "closes", "reader", "sink", "timeouts", "uploading", "waiter")
+    __slots__ = ("_connection", "_failure", "closes", "reader", "sink", "timeouts", "upload", "uploading", "waiter")
 
     def __init__(self, connection: Connection, reader: ResponseReader, timeouts: Timeouts, closes: bool) -> None:
         self.reader = reader
@@ -54,7 +54,7 @@ class Exchange(httpx.AsyncByteStream):
         self.sink: Sink | None = None
         self._connection = connection
         self.waiter: asyncio.Future[None] | None = None
-        self._upload: asyncio.Task[None] | None = None
+        self.upload: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
 
     # The response.
@@ -102,14 +102,14 @@ class Exchange(httpx.AsyncByteStream):
     def over(self) -> bool:
         """Nothing is left to close."""
         over = self.reader.complete and self._connection.exchange is not self
-        return over and (self._upload is None or self._upload.done())
+        return over and (self.upload is None or self.upload.done())
 
     async def read(self) -> bytes:
         """The next bytes of the body, all that have arrived; b"" once it has ended."""
         reader = self.reader
         while not reader.pieces:
             if reader.complete:
-                if self._upload is not None:
+                if self.upload is not None:
                     await self._end_upload()
                 return b""
             await self._wait()
@@ -172,37 +172,32 @@ class Exchange(httpx.AsyncByteStream):
 
     # The request.
 
-    async def start(self, head: bytes, body: Body, length: int | None) -> None:
-        """Send a request whose head announces `length` bytes of body (None: chunks), and wait for the response's head.
+    def begin(self, head: bytes, body: Body, length: int | None) -> None:
+        """Send a request whose head announces `length` bytes of body (None: chunks).
 
-        Bytes go out as they are; a stream is sent by a task of its own, so that an answer is heard while it runs. On a
-        refusal (3xx to 5xx) it stops at once, and with any other answer when that has ended; it no longer runs when
-        this raises.
+        Bytes go out as they are; a stream is sent by a task of its own, so that an answer is heard while it runs.
         """
         connection = self._connection
         connection.exchange = self
-        try:
-            if body is None or isinstance(body, bytes):
-                connection.write(head, body or b"" if length is not None else chunked(body or b""))
-            else:
-                connection.write(head, b"")
-                self._begin_upload(body, length)
-            while not self.reader.head.status:
-                await self._news()
-            if connection.sending and self.reader.head.status >= 300:
-                self.cut_upload()
-                connection.stop_sending()
-            if self._upload is not None and not self.uploading:
-                await self._end_upload()
-        except BaseException:
-            self.abort()
+        if body is None or isinstance(body, bytes):
+            connection.write(head, body or b"" if length is not None else chunked(body or b""))
+        else:
+            connection.write(head, b"")
+            self._begin_upload(body, length)
+
+    async def settle_upload(self) -> None:
+        """With the response's head: the upload stops at once on a refusal (3xx to 5xx), else when it has ended."""
+        connection = self._connection
+        if connection.sending and self.reader.head.status >= 300:
+            self.cut_upload()
+            connection.stop_sending()
+        if self.upload is not None and not self.uploading:
             await self._end_upload()
-            raise
 
     def _begin_upload(self, body: AsyncIterable[bytes], length: int | None) -> None:
         self.uploading = self._connection.sending = True
-        self._upload = self._connection.loop.create_task(self._send_stream(body, length))
-        self._upload.add_done_callback(self._uploaded)
+        self.upload = self._connection.loop.create_task(self._send_stream(body, length))
+        self.upload.add_done_callback(self._uploaded)
 
     async def _send_stream(self, body: AsyncIterable[bytes], length: int | None) -> None:
         iterator = aiter(body)
@@ -247,15 +242,15 @@ class Exchange(httpx.AsyncByteStream):
 
     def cut_upload(self) -> None:
         """Read no more of the request's stream, if it has not ended."""
-        if self._upload is not None and self.uploading:
+        if self.upload is not None and self.uploading:
             self.uploading = False
-            self._upload.cancel()
+            self.upload.cancel()
 
     async def _end_upload(self) -> None:
         """Return once the request's stream is no longer iterated."""
         self.cut_upload()
-        if self._upload is not None and not self._upload.done():
-            await asyncio.wait([self._upload])
+        if self.upload is not None and not self.upload.done():
+            await asyncio.wait([self.upload])
 
     # Waiting.
 
@@ -277,7 +272,7 @@ class Exchange(httpx.AsyncByteStream):
         self.cut_upload()
         self.wake()
 
-    def _news(self) -> asyncio.Future[None]:
+    def news(self) -> asyncio.Future[None]:
         """What `wake` ends, to be waited for. Who gives up waiting aborts."""
         if self._failure is not None:
             raise self._failure
@@ -287,7 +282,7 @@ class Exchange(httpx.AsyncByteStream):
         return waiter
 
     async def _wait(self) -> None:
-        waiter = self._news()
+        waiter = self.news()
         try:
             await waiter
         except BaseException:

@@ -174,7 +174,10 @@ class Pool:
                 return
         connection.idle = True
         connection.expires_at = monotonic() + self.limits.keepalive_expiry
-        self._idle.setdefault(connection.origin, []).append(connection)
+        stack = self._idle.get(connection.origin)
+        if stack is None:
+            self._idle[connection.origin] = stack = []
+        stack.append(connection)
         self._idle_count += 1
         if self._idle_count > self.limits.max_idle:
             self._evict()

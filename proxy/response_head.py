@@ -112,24 +112,27 @@ class HeadReader:
 
 
 class HeadParser:
-    """Reads heads that arrive whole, and remembers some: an engine under load sends the same bytes again and again."""
+    """Reads heads that arrive whole, and remembers some: an engine under load sends the same bytes again and again.
 
-    __slots__ = ("_heads", "limits", "names")
+    `known`: those that it remembers, each within the limits.
+    """
+
+    __slots__ = ("known", "limits", "names")
 
     def __init__(self, limits: HeadLimits, names: FieldNames) -> None:
         self.limits = limits
         self.names = names
-        self._heads: dict[bytes, ResponseHead] = {}
+        self.known: dict[bytes, ResponseHead] = {}
 
     def parse(self, data: bytes) -> ResponseHead:
         """The head in `data`, which ends in the first empty line. Raises FramingError or what httptools raises."""
-        head = self._heads.get(data)
+        head = self.known.get(data)
         if head is None:
             reader = HeadReader()
             reader.feed(data)
             head = reader.head(self.limits, self.names)
             if len(data) <= 1024:
-                if len(self._heads) >= MAX_REMEMBERED:
-                    self._heads.clear()
-                self._heads[data] = head
+                if len(self.known) >= MAX_REMEMBERED:
+                    self.known.clear()
+                self.known[data] = head
         return head

@@ -87,8 +87,12 @@ class ResponseReader:
         Raises:
             httpx.RemoteProtocolError: They are not, or no longer, a response that every reader reads alike.
         """
-        self.started = True
         try:
+            if not self.started:
+                self.started = True
+                data = self._feed_known_head(data)
+                if not data:
+                    return
             while self._framing == HEAD:
                 data = self._feed_head(data)
                 if not data:
@@ -101,7 +105,14 @@ class ResponseReader:
             elif self.complete:
                 self.excess = True
             elif self._framing == LENGTH:
-                self._feed_length(data)
+                self._left = left = self._left - len(data)
+                if left <= 0:
+                    self.complete = True
+                    if left < 0:
+                        self.excess = True
+                        data = data[:left]
+                self.pieces.append(data)
+                self.buffered += len(data)
             else:
                 self.pieces.append(data)
                 self.buffered += len(data)
@@ -123,10 +134,20 @@ class ResponseReader:
 
     def take(self) -> bytes:
         """The body that has arrived since the last call, in one piece."""
-        body = b"".join(self.pieces)
-        self.pieces.clear()
+        pieces = self.pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         self.buffered = 0
         return body
+
+    def _feed_known_head(self, data: bytes) -> bytes:
+        """Read a head that was read before, if the response begins with one; what is behind it is returned."""
+        end = data.find(BLANK_LINE) + 4
+        head = self._parser.known.get(data[:end])
+        if head is None or head.status < 200:
+            return data
+        self._expect_body(head)
+        return data[end:]
 
     def _feed_head(self, data: bytes) -> bytes:
         """Read as far as the head's empty line; what is behind it is returned."""
@@ -177,16 +198,6 @@ class ResponseReader:
             self._framing = UNTIL_CLOSE
             self.keep_alive = False
         self.head = head
-
-    def _feed_length(self, data: bytes) -> None:
-        self._left = left = self._left - len(data)
-        if left <= 0:
-            self.complete = True
-            if left < 0:
-                self.excess = True
-                data = data[:left]
-        self.pieces.append(data)
-        self.buffered += len(data)
 
     def _end_chunks(self, chunks: ChunkReader) -> None:
         self.excess = chunks.excess

@@ -93,7 +93,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
                 ReadTimeout, WriteTimeout, PoolTimeout.
         """
         head, length, closes = write_head(method, target, fields, body, self.names)
-        return await self.send(origin, method, head, length, body, timeouts=timeouts, closes=closes)
+        return await self.send(origin, method, head, length, body, timeouts=timeouts or self.timeouts, closes=closes)
 
     async def send(
         self,
@@ -103,22 +103,27 @@ class EngineTransport(httpx.AsyncBaseTransport):
         length: int | None,
         body: Body,
         *,
-        timeouts: Timeouts | None = None,
+        timeouts: Timeouts,
         closes: bool = False,
     ) -> Exchange:
         """`exchange` for a head that is written: it announces `length` (None: chunks), and may close the connection."""
-        limits = timeouts or self.timeouts
         connection = self._pool.take_idle(origin)
         while True:
             if connection is None:
-                connection = await self._pool.take(origin, wait=limits.pool, connect=limits.connect)
+                connection = await self._pool.take(origin, wait=timeouts.pool, connect=timeouts.connect)
             reader = ResponseReader(method == b"HEAD", self._head_parser)
-            exchange = Exchange(connection, reader, limits, closes)
+            exchange = Exchange(connection, reader, timeouts, closes)
             repeatable = connection.reused and method in IDEMPOTENT and (body is None or isinstance(body, bytes))
             try:
-                await exchange.start(head, body, length)
-            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-                if not (repeatable and exchange.unanswered):
+                exchange.begin(head, body, length)
+                while not reader.head.status:
+                    await exchange.news()
+                if connection.sending or exchange.upload is not None:
+                    await exchange.settle_upload()
+            except BaseException as error:
+                await exchange.aclose()
+                lost = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
+                if not (lost and repeatable and exchange.unanswered):
                     raise
                 connection = None
             else:
