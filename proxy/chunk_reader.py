@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 import httptools
 
@@ -56,8 +55,8 @@ class ChunkReader:
 
     def sole(self, data: bytes) -> bytes:
         """The body in `data` where that is `b"%x\r\n%b\r\n"` of it, as most of what servers stream; b"": `feed` it."""
-        line = _size_line(len(data))
-        if self._at_border and data.startswith(line) and data.endswith(b"\r\n"):
+        line = _SIZE_LINES[len(data)]
+        if self._at_border and data.startswith(line) and data[-1] == 10 and data[-2] == 13:
             self._overhead = 0
             return data[len(line) : -2]
         return b""
@@ -127,11 +126,19 @@ class ChunkReader:
         self.complete = True
 
 
-@lru_cache(maxsize=1024)
-def _size_line(length: int) -> bytes:
-    """What a whole chunk begins with that is `length` bytes long, its framing included; what none begins with: CR."""
-    for digits in range(1, 9):
-        line = b"%x\r\n" % max(length - digits - 4, 0)
-        if len(line) == digits + 2 and length > digits + 4:
-            return line
-    return b"\r"
+class _SizeLines(dict[int, bytes | tuple[()]]):
+    """What a whole chunk begins with that is so many bytes long, its framing included; (), with which nothing begins,
+    where none is.
+    """
+
+    def __missing__(self, length: int) -> bytes | tuple[()]:
+        for digits in range(1, 9):
+            line = b"%x\r\n" % max(length - digits - 4, 0)
+            if len(line) == digits + 2 and length > digits + 4:
+                if len(self) < 1024:
+                    self[length] = line
+                return line
+        return ()
+
+
+_SIZE_LINES = _SizeLines()

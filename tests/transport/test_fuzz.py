@@ -114,6 +114,14 @@ def test_a_chunk_of_any_length_is_read_alone(length: int) -> None:
     assert reader.sole(b"%x\r\n%b\r\r" % (length, b"x" * length)) == b""
 
 
+@pytest.mark.parametrize("length", [3, 4, 5, 21, 262, 4103, 65_544])
+def test_what_is_as_long_as_no_chunk_is_none(length: int) -> None:
+    reader = ResponseReader(False, HeadParser(HeadLimits(), FieldNames()))
+    reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for begin in (b"", b"\r", b"\n", b"0\r\n", b"%x\r\n" % (length - 3)):
+        assert reader.sole((begin + b"x" * length)[: length - 2] + b"\r\n") == b""
+
+
 @settings(max_examples=1500, deadline=None)
 @given(response=RESPONSES)
 def test_nothing_is_taken_for_another_body_than_h11_takes_it_for(response: bytes) -> None:
