@@ -25,7 +25,7 @@ _Count: TypeAlias = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 _Empty: TypeAlias = Annotated[str, Meta(max_length=0)] | Annotated[list[Any], Meta(max_length=0)] | None
 T = TypeVar("T")
 
-# What the general readers' parser takes for a number, the one here would skip whatever its length.
+# The general readers know no number of more digits; what is read here would skip one where nobody looks.
 _MOST_DIGITS = 4300
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (_MOST_DIGITS + 1))
 _DIGIT = re.compile(rb"[0-9]")
@@ -123,8 +123,7 @@ def has_halves(text: str) -> bool:
 def usual_request(path: str, body: bytes) -> tuple[RequestReading, Asked] | None:
     """What a chat asks whose turns have a role and a text each; and all of it."""
     dialect = _chat_dialect(path)
-    asked = None if dialect is None else _read(_asked, body)
-    if dialect is None or asked is None:
+    if dialect is None or (asked := _read(_asked, body)) is None:
         return None
     messages: list[Message] = []
     texts: list[str] = []
