@@ -5,7 +5,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -17,6 +17,33 @@ _WITHOUT_CONTENT = (204, 304)
 
 
 def _nothing() -> None: ...
+
+
+class _News:
+    """An `asyncio.Event` that is only made for who has to wait: nearly always all is there before it is asked for."""
+
+    _told = False
+    _event: asyncio.Event | None = None
+
+    def is_set(self) -> bool:
+        return self._told
+
+    def set(self) -> None:
+        self._told = True
+        if self._event is not None:
+            self._event.set()
+
+    def clear(self) -> None:
+        self._told = False
+        if self._event is not None:
+            self._event.clear()
+
+    async def wait(self) -> Literal[True]:
+        if not self._told:
+            if self._event is None:
+                self._event = asyncio.Event()
+            await self._event.wait()
+        return True
 
 
 class GatewayCycle(RequestResponseCycle):
@@ -43,7 +70,7 @@ class GatewayCycle(RequestResponseCycle):
         self.flow = flow
         self.logger = logger
         self.default_headers = default_headers
-        self.message_event = asyncio.Event()
+        self.message_event = _News()  # type: ignore[assignment]
         self.on_response = on_response
         self.disconnected = False
         self.keep_alive = keep_alive

@@ -21,6 +21,7 @@ OURS = ("a2a", "attach", "auth", "mem", "middleware", "proxy", "store", "usage",
 CONNECTIONS = frozenset(
     {
         "attach.cycle.GatewayCycle",
+        "attach.cycle._News",
         "attach.protocol.GatewayProtocol",
         "proxy.alarm.Alarm",
         "proxy.chunk_reader.ChunkReader",
