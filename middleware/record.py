@@ -7,7 +7,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mem import MemoryEvent, Remembering, State, exchange_event
@@ -42,9 +41,13 @@ class _Found:
     settled before, it would count for nobody.
     """
 
-    __slots__ = ("asking", "changes", "done", "event", "request_id", "reservation", "tokens")
+    __slots__ = ("_finish", "asking", "changes", "done", "event", "request_id", "reservation", "tokens")
 
-    def __init__(self, exchange: ObservedExchange, done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, exchange: ObservedExchange, done: asyncio.Future[None], finish: Callable[[_Found, Exception | None], None]
+    ) -> None:
+        """`finish`: called once the journal has told what came of the changes."""
+        self._finish = finish
         self.request_id: str = exchange.state["request_id"]
         self.reservation = exchange.reservation
         self.asking = exchange.asking
@@ -52,6 +55,17 @@ class _Found:
         self.tokens = _NOTHING
         self.event: UsageEvent | None = None
         self.changes: list[Change] = []
+
+    # Of methods the two that the journal calls: to make a function for each costs twice as much.
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """Make all changes."""
+        for change in self.changes:
+            change(connection)
+
+    def told(self, _: object, error: Exception | None) -> None:
+        """The journal has done that, or could not."""
+        self._finish(self, error)
 
 
 class Recorder:
@@ -143,7 +157,7 @@ class Recorder:
             tokens = self._told(exchange, reading)
             if tokens is None:
                 return None
-            found = _Found(exchange, done)
+            found = _Found(exchange, done, self._finish)
             self._note(found, exchange, reading, tokens)
             if self.memory is not None and exchange.remembered:
                 change = self.memory.prepare_now(self._memory_event(exchange, reading, tokens))
@@ -155,30 +169,21 @@ class Recorder:
         return found
 
     def _commit(self, found: _Found) -> None:
-        changes = found.changes
-        if self.journal is None or not changes:
+        if self.journal is None or not found.changes:
             self._finish(found)
             return
-
-        def told(_: object, error: Exception | None) -> None:
-            if error is None:
-                self._finish(found)
-            else:
-                self._not_committed(found, error)
-
         try:
-            self.journal.write_soon(changes[0] if len(changes) == 1 else partial(_apply, changes), told)
+            self.journal.write_soon(found.apply, found.told)
         except JournalError as error:
-            self._not_committed(found, error)
+            self._finish(found, error)
 
-    def _not_committed(self, found: _Found, error: Exception) -> None:
-        if isinstance(error, JournalError):
+    def _finish(self, found: _Found, error: Exception | None = None) -> None:
+        """Settle it; `error`: why the journal has not written it."""
+        if error is not None:
+            if not isinstance(error, JournalError):
+                self._run_until_given_up(self._record_apart(found), found.done)
+                return
             self._lost(found, error)
-            self._finish(found)
-        else:
-            self._run_until_given_up(self._record_apart(found), found.done)
-
-    def _finish(self, found: _Found) -> None:
         incoming, outgoing, _ = found.tokens
         try:
             settled = found.reservation is None or (
@@ -205,7 +210,7 @@ class Recorder:
     # With it.
 
     async def _record(self, exchange: ObservedExchange, done: asyncio.Future[None]) -> None:
-        found = _Found(exchange, done)
+        found = _Found(exchange, done, self._finish)
         try:
             await self._find(found, exchange)
             del exchange  # What was captured is not needed any more, and this may wait long.
@@ -244,7 +249,7 @@ class Recorder:
         if self.journal is None or not found.changes:
             return
         try:
-            await self.journal.write(partial(_apply, found.changes))
+            await self.journal.write(found.apply)
         except JournalError as error:
             self._lost(found, error)
         except Exception:  # noqa: BLE001 - asked for again, each for itself
@@ -430,11 +435,6 @@ def _read_whole(exchange: ObservedExchange) -> AnswerReading:
     return read_answer(
         exchange.path, content, content_type=exchange.content_type.decode("latin-1"), truncated=capture.truncated
     )
-
-
-def _apply(changes: list[Change], connection: sqlite3.Connection) -> None:
-    for change in changes:
-        change(connection)
 
 
 def _about(found: _Found) -> dict[str, Any]:
