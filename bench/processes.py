@@ -122,6 +122,13 @@ def machine_cpu_seconds() -> float:
     return (sum(used.values()) - used["idle"] - used["iowait"]) / TICKS
 
 
+def stolen_seconds(cores: Iterable[int]) -> float:
+    """Seconds since the machine started in which its host ran something else on these cores (proc_stat(5))."""
+    names = {f"cpu{core}" for core in cores}
+    lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+    return sum(int(fields[8]) for fields in lines if fields and fields[0] in names) / TICKS
+
+
 def wait_for(what: str, done: Callable[[], bool], *, seconds: float, pause: float = 0.01) -> None:
     """Raises `TimeoutError` naming `what` when it does not come true in time."""
     end = time.monotonic() + seconds

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -12,7 +13,7 @@ from .bed import Bed, made_ready
 from .compare import RESULTS, stamp
 from .machine import Cores, choose_cores, describe
 from .measure import ANSWER, Phase, phase
-from .processes import cpu_seconds
+from .processes import cpu_seconds, stolen_seconds
 from .registry import ROWS
 from .rows import Row
 from .target import started
@@ -25,7 +26,8 @@ How: this machine has two cores, so that two workers share them with load genera
 workers are therefore too low, and what counts is the CPU time that a request takes. One worker on a core of its own can
 do 1 / `CPU us/request`. Of two, measured while they run at the same time, the busier one sets the pace: with a core for
 each they can do 1 / (`CPU us/request` x `its share`). Whatever they take from each other is in their CPU time, except
-waiting: so it only counts if no core idled (`cores full`, at least 0.95 for both lines)."""
+waiting: so it only counts if no core idled (`cores full` of the time that the host left them, at least 0.95 for both
+lines)."""
 METHOD_FREE = """\
 How: each worker had a core of its own, load generator and engine ran on others. Requests/s are compared as they are."""
 
@@ -36,7 +38,8 @@ class Crew:
 
     Attributes:
         share: Of the gateway's CPU time, what its busiest process used.
-        full: Of the CPU time of the cores that the gateway ran on, what it, the load generator and the engine used.
+        full: Of the CPU time that there was on the cores that the gateway ran on, what it, the load generator and the
+            engine used. Time that the machine's host took away is none in which a core idled.
     """
 
     workers: int
@@ -83,14 +86,16 @@ def measure(row: Row, bed: Bed, workers: int, *, cores: Sequence[int], seconds: 
         assert target.process is not None
         phase(target, bed, ANSWER, conns=CONNS, seconds=1)
         before = {pid: cpu_seconds(pid) for pid in target.process.tree()}
+        begun, stolen = time.monotonic(), stolen_seconds(cores)
         ran = phase(target, bed, ANSWER, conns=CONNS, seconds=seconds)
+        stolen = (stolen_seconds(cores) - stolen) / (time.monotonic() - begun)
         spent = [cpu_seconds(pid) - before.get(pid, 0) for pid in target.process.tree()]
     return Crew(
         workers=workers,
         rate=ran.result.per_second,
         cpu_request=ran.proxy_cpu / max(1, ran.result.ok) * 1e6,
         share=max(spent) / (sum(spent) or 1),
-        full=_full(ran, cores, bed.cores),
+        full=_full(ran, cores, bed.cores, stolen),
         failed=ran.result.failed,
     )
 
@@ -118,9 +123,9 @@ def render(crews: Sequence[Crew], *, free: bool) -> tuple[str, bool]:
     return "\n\n".join([head, table, METHOD_FREE if free else METHOD_SHARED]), kept
 
 
-def _full(ran: Phase, cores: Sequence[int], places: Cores) -> float:
+def _full(ran: Phase, cores: Sequence[int], places: Cores, stolen: float) -> float:
     beside = ran.busy if places.load in cores else 0.0
-    return (ran.proxy_cpu / ran.result.seconds + beside) / len(cores)
+    return (ran.proxy_cpu / ran.result.seconds + beside) / (len(cores) - stolen)
 
 
 def _cells(name: str, crews: Sequence[Crew]) -> Sequence[str]:

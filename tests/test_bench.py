@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from jose import JWTError, jwt
 
-from bench import load, report, soak, workers
+from bench import load, processes, report, soak, workers
 from bench.bed import AUDIENCE, Bed, lay
 from bench.build import SOURCES, CannotBuild, build, compiler
 from bench.compare import compare
@@ -397,6 +397,14 @@ def test_a_second_worker_counts_by_cpu_time_and_by_the_busier_of_two() -> None:
     assert workers.render([one, two], free=False)[1]
     assert not workers.render([one, replace(two, share=0.6)], free=False)[1]
     assert not workers.render([one, replace(two, full=0.8)], free=False)[1]
+
+
+def test_the_time_the_host_took_is_that_of_the_cores_asked_for() -> None:
+    before = processes.stolen_seconds(range(os.cpu_count() or 1))
+    of_all = int(Path("/proc/stat").read_text().splitlines()[0].split()[8]) / processes.TICKS
+    after = sum(processes.stolen_seconds([core]) for core in range(os.cpu_count() or 1))
+    assert before - 0.1 <= of_all <= after + 0.1  # The kernel rounds each of them for itself.
+    assert processes.stolen_seconds([]) == 0
 
 
 def test_two_workers_get_cores_of_their_own_where_there_are_four() -> None:
