@@ -116,17 +116,21 @@ def descendants(root: int) -> list[int]:
 
 def machine_cpu_seconds() -> float:
     """CPU seconds that all processes of this machine have used since it started, stolen time included."""
-    names = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"]
-    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
-    used = dict(zip(names, map(int, fields), strict=False))
+    used = _cpu_ticks()["cpu"]
     return (sum(used.values()) - used["idle"] - used["iowait"]) / TICKS
 
 
 def stolen_seconds(cores: Iterable[int]) -> float:
-    """Seconds since the machine started in which its host ran something else on these cores (proc_stat(5))."""
-    names = {f"cpu{core}" for core in cores}
-    lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
-    return sum(int(fields[8]) for fields in lines if fields and fields[0] in names) / TICKS
+    """Seconds since the machine started in which its host ran something else on these cores."""
+    ticks = _cpu_ticks()
+    return sum(ticks[f"cpu{core}"]["steal"] for core in cores) / TICKS
+
+
+def _cpu_ticks() -> dict[str, dict[str, int]]:
+    """What the time of each core (`cpu0`, ...) and of all (`cpu`) went to, since the machine started (proc_stat(5))."""
+    names = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"]
+    lines = (line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu"))
+    return {core: dict(zip(names, map(int, fields), strict=False)) for core, *fields in lines}
 
 
 def wait_for(what: str, done: Callable[[], bool], *, seconds: float, pause: float = 0.01) -> None:

@@ -74,7 +74,6 @@ class Memory(Remembering):
             forget_also: Called with a user who wants to be forgotten, for what is kept of him elsewhere.
         """
         self.settings = settings
-        self._wants_all = settings.on and not settings.include and not settings.exclude
         self._journal = journal
         self._backend = backend
         self._copies = None if backend is None else Copies(journal, backend, outbox or Outbox(clock))
@@ -112,7 +111,7 @@ class Memory(Remembering):
     # Keeping
 
     def wants(self, path: str, model: str | None, remember: bool = True) -> bool:
-        return (self._wants_all and remember) or self.settings.wants(path, model, remember=remember)
+        return self.settings.wants(path, model, remember)
 
     async def prepare(self, event: MemoryEvent) -> Change:
         digests = await self._digests_of_journal()

@@ -64,10 +64,12 @@ class MemorySettings:
     def on(self) -> bool:
         return self.backend != "none"
 
-    def wants(self, path: str, model: str | None, *, remember: bool = True) -> bool:
+    def wants(self, path: str, model: str | None, remember: bool = True) -> bool:
         """As `Remembering.wants`."""
         if not self.on or (self.allow_opt_out and not remember):
             return False
+        if not self.include and not self.exclude:
+            return True
         return self._paths.take(path) and (model is None or self._models.take(model))
 
     @cached_property

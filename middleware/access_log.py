@@ -47,14 +47,12 @@ class AccessLine(NamedTuple):
 
     def as_json(self) -> str:
         """One JSON object; durations in seconds."""
-        whole, milliseconds = divmod(int(self.finished * 1000), 1000)
         # Formatted in one go: an f-string makes as many strings as it has fields first.
         return (
-            '{"time": "%s.%03dZ", "event": "request", "request_id": %s%s%s%s, "method": %s, "path": %s, "status": %d, '  # noqa: UP031
+            '{"time": "%s", "event": "request", "request_id": %s%s%s%s, "method": %s, "path": %s, "status": %d, '  # noqa: UP031
             '"bytes": %d, "duration": %.6f%s, "complete": %s%s%s}'
         ) % (
-            _to_the_second(whole),
-            milliseconds,
+            _timestamp(self.finished),
             _quoted(self.request_id),
             "" if self.caller_request_id is None else _member("caller_request_id", self.caller_request_id),
             "" if self.client is None else _member("client", self.client),
@@ -72,11 +70,9 @@ class AccessLine(NamedTuple):
 
     def as_text(self) -> str:
         """The same for eyes: what a terminal could take for an order is escaped."""
-        whole, milliseconds = divmod(int(self.finished * 1000), 1000)
         # Formatted in one go: an f-string makes as many strings as it has fields first.
-        line = "%s.%03dZ %d %s %s user=%s bytes=%d first=%s total=%.1fms id=%s" % (  # noqa: UP031
-            _to_the_second(whole),
-            milliseconds,
+        line = "%s %d %s %s user=%s bytes=%d first=%s total=%.1fms id=%s" % (  # noqa: UP031
+            _timestamp(self.finished),
             self.status,
             _visible(self.method),
             _visible(self.path),

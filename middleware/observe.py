@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from wire import RequestReading, is_metered, read_question
 
 from .body import LARGE_BYTES, Announced, Body, Fields, announced, decoded
-from .check import directly
+from .check import derived_of, directly
 from .observed import ObservedExchange
 from .quota import TokenQuotaMiddleware
 from .record import Recorder
@@ -122,8 +122,7 @@ def _read_at_once(path: str, content: bytes, asks: bool, truncated: bool) -> _Qu
 
 def _forward(scope: Scope, fields: Fields, how: object) -> None:
     """Have `fields` be the header; what layers make of it stays the connection's too, as it follows from the head."""
-    extensions = scope.get("extensions", {})
-    head = extensions.get("attach.head")
-    if head is not None and head[0] is scope["headers"]:
-        extensions["attach.head"] = fields, head[1].setdefault(how, {})
+    derived = derived_of(scope)
+    if derived is not None:
+        scope["extensions"]["attach.head"] = fields, derived.setdefault(how, {})
     scope["headers"] = fields

@@ -98,7 +98,7 @@ class EngineProxy:
                 exchange = await self._begin(scope, framing, caller.content)
                 try:
                     first = b""
-                    if observer is not None and exchange.reader.head.status == 400 and observer.changed_request:
+                    if observer is not None and exchange.status == 400 and observer.changed_request:
                         exchange, first = await self._try_again(scope, exchange, observer)
                     await answer.relay(exchange, first)
                 finally:
@@ -175,18 +175,17 @@ class _Answer:
         Args:
             first: What was read of the body before.
         """
-        reader = exchange.reader
-        status = reader.head.status
-        headers = self._head_of(reader.head)
+        status = exchange.status
+        headers = self._head_of(exchange.reader.head)
         if self._observer is not None:
             headers = self._observer.answer(status, headers)
         self._started = True
-        follows = bool(first or reader.pieces or reader.complete)
+        follows = bool(first) or exchange.ready
         start = {"type": "http.response.start", "status": status, "headers": headers, "attach.body_follows": follows}
         await self._send(start)
         while piece := first or exchange.take() or await exchange.read():
             first = b""
-            if reader.complete and not reader.pieces:
+            if exchange.ended:
                 await self._finish(piece)
                 return
             if self._observer is not None:

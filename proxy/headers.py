@@ -138,13 +138,9 @@ class RequestHeaders:
         return b"".join((line, lines, b"x-request-id: ", name, b"\r\n", ours, framing))
 
     def _lines(self, scope: Scope) -> bytes:
-        try:
-            fields, derived = scope["extensions"]["attach.head"]
-        except KeyError:
-            fields, derived = None, {}
+        fields, derived = scope.get("extensions", {}).get("attach.head", (None, {}))
         if fields is not scope["headers"]:
-            said = _said(scope)
-            return self.remembered.get(said) or self._write(said, scope)
+            derived = {}
         lines: bytes | None = derived.get(self)
         if lines is None:
             said = _said(scope)
