@@ -13,6 +13,7 @@ def redis_settings(environment: Environment) -> RedisSettings | None:
     """Where Redis is; None where there is none. What is wrong becomes faults."""
     url = environment.optional("REDIS_URL")
     ca_file = environment.ca_file("REDIS_CA_FILE")
+    timeout = environment.seconds("REDIS_TIMEOUT")
     if url is None:
         return None
     problem = _problem(url)
@@ -22,7 +23,7 @@ def redis_settings(environment: Environment) -> RedisSettings | None:
         environment.fault("REDIS_CA_FILE", "is set, and REDIS_URL is not TLS", "write rediss:// there")
     if not redis_extra_installed():
         environment.fault("REDIS_URL", "is set, and nothing here speaks to Redis", "pip install 'attach-dev[redis]'")
-    return RedisSettings(url=url, ca_file=ca_file)
+    return RedisSettings(url=url, ca_file=ca_file, timeout=timeout)
 
 
 def _problem(url: str) -> str | None:

@@ -103,6 +103,7 @@ VARIABLES: tuple[Variable, ...] = (
         "IDENTITY_JWT", "agents", "Who is sent X-Attach-Identity: on is the engine too, agents, or off is nobody."
     ),
     Variable("REDIS_URL", "", "The Redis that gateways on several machines share, with its password.", "URL"),
+    Variable("REDIS_TIMEOUT", "1", "How long Redis may take to answer before it counts as down.", "seconds"),
     Variable("REDIS_CA_FILE", "", "PEM file of the CA behind a rediss:// server's certificate; else the public ones."),
     Variable("API_DOCS", "on", "Serve /docs, /redoc and /openapi.json.", "on/off"),
     Variable("MAX_TOKENS_PER_MIN", "", "Tokens that each user may use within WINDOW; unset: no limit."),

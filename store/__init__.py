@@ -10,6 +10,7 @@ from .once import JournalOnce, MemoryOnce, OnceStore, OnceUnavailable
 from .outbox import Entry, Outbox, Waiting, waiting
 from .redis import RedisSettings, RedisUnavailable, open_redis, redis_answers, redis_errors, redis_extra_installed
 from .redis_once import RedisOnce
+from .timeouts import fair_timeout
 
 __all__ = [
     "Backlog",
@@ -36,6 +37,7 @@ __all__ = [
     "Told",
     "Waiting",
     "change_once",
+    "fair_timeout",
     "open_for_reading",
     "open_redis",
     "redis_answers",

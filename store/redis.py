@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .timeouts import fair_timeout
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
@@ -27,7 +29,7 @@ class RedisSettings:
     Attributes:
         url: redis:// or rediss:// (TLS), with user, password and database where it has them.
         ca_file: PEM file with the CA certificates to trust for rediss; None: the system's.
-        timeout: Seconds to get a connection, to connect it, and again to answer.
+        timeout: Seconds for one command, connecting included; as `fair_timeout` counts them.
     """
 
     url: str = field(repr=False)
@@ -50,17 +52,22 @@ def open_redis(settings: RedisSettings) -> Redis:
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
 
+    class Timed(Redis):
+        async def execute_command(self, *command: Any, **options: Any) -> Any:
+            async with fair_timeout(settings.timeout):
+                return await super().execute_command(*command, **options)  # type: ignore[no-untyped-call]
+
     tls: dict[str, Any] = {} if settings.ca_file is None else {"ssl_ca_certs": str(settings.ca_file)}
     pool = BlockingConnectionPool.from_url(
         settings.url,
         max_connections=MOST_CONNECTIONS,
-        timeout=settings.timeout,
-        socket_connect_timeout=settings.timeout,
-        socket_timeout=settings.timeout,
+        timeout=None,
+        socket_connect_timeout=None,
+        socket_timeout=None,
         retry=Retry(NoBackoff(), 1, supported_errors=(Broken,)),
         **tls,
     )
-    return Redis.from_pool(pool)
+    return Timed.from_pool(pool)
 
 
 async def redis_answers(redis: Redis) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -245,3 +246,13 @@ async def test_the_check_says_whether_redis_answers(server: RedisServer, tmp_pat
         await server.kill()
         told, good = await report(wanted)
         assert (good, "redis: it does not answer" in told) == (False, True)
+
+
+async def test_a_process_that_was_not_let_run_does_not_take_redis_for_dead(server: RedisServer) -> None:
+    client = open_redis(replace(server.settings, timeout=0.5))
+    for _ in range(5):
+        asked = [asyncio.create_task(redis_answers(client)) for _ in range(10)]
+        await asyncio.sleep(0)  # All are at it, and no answer has been read.
+        time.sleep(0.7)  # noqa: ASYNC251 - as a machine does that gives its time to others
+        assert all(await asyncio.gather(*asked))
+    await client.aclose()
