@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from store import fair_timeout
+
 from .desk import Workflows
 from .dialects import plain_body
 from .settings import TemporalSettings
@@ -19,6 +21,7 @@ from .workflow_steps import cause_of, readable_steps
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
+    from temporalio.service import RPCError
 
     from .task_store import TaskStore
 
@@ -180,17 +183,17 @@ class TemporalWorkflows(Workflows):
     @asynccontextmanager
     async def _reached(self) -> AsyncIterator[Client]:
         """The client, for what takes less than 2 s. Raises `WorkflowsDown` and `WorkflowGone`."""
-        from temporalio.service import RPCError, RPCStatusCode  # noqa: PLC0415
+        from temporalio.service import RPCError  # noqa: PLC0415
 
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with fair_timeout(CALL_SECONDS):
                 if self._client is None:
                     self._client = await self._connect()
                 yield self._client
         except TimeoutError as error:
             raise WorkflowsDown from error
         except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
+            if _gone(error):
                 raise WorkflowGone from error
             raise WorkflowsDown from error
         except (RuntimeError, OSError) as error:  # The first call connects, and says so in its own words.
@@ -207,14 +210,25 @@ class TemporalWorkflows(Workflows):
 
 
 async def _found(call: Awaitable[T]) -> T:
-    from temporalio.service import RPCError, RPCStatusCode  # noqa: PLC0415
+    from temporalio.service import RPCError  # noqa: PLC0415
 
     try:
         return await call
     except RPCError as error:
-        if error.status == RPCStatusCode.NOT_FOUND:
+        if _gone(error):
             raise WorkflowGone from error
         raise
+
+
+def _gone(error: RPCError) -> bool:
+    """Whether it is the workflow that is not there: a server that has just started may not know its namespace yet."""
+    from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure  # noqa: PLC0415
+    from temporalio.service import RPCStatusCode  # noqa: PLC0415
+
+    details = error.grpc_status.details
+    return error.status == RPCStatusCode.NOT_FOUND and not any(
+        detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in details
+    )
 
 
 def _handle(client: Client, task: Task) -> WorkflowHandle[Any, Any]:

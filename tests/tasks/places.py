@@ -55,7 +55,7 @@ class Place:
 
     async def ended(self, task: str, *, user: str = "alice") -> dict[str, Any]:
         """Wait for the end of a task, as its stream of events tells it. What it is then."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):
             headers = bearer(self.issuer.token(user))
             async with self.client.stream("GET", f"/a2a/tasks/{task}/events", headers=headers) as events:
                 assert events.status_code == 200

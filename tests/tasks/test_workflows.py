@@ -35,26 +35,31 @@ class Temporal:
     process: Process | None = None
 
     async def start(self) -> None:
-        program = temporal_program()
+        async with asyncio.timeout(50):
+            while not await self._connected():
+                if self.process is None or self.process.returncode is not None:  # A port it took was another's.
+                    self.process = await self._run()
+                await asyncio.sleep(0.2)
+
+    async def _run(self) -> Process:
         host, _, port = self.address.partition(":")
-        self.process = await asyncio.create_subprocess_exec(
-            program,
+        return await asyncio.create_subprocess_exec(
+            temporal_program(),
             *("server", "start-dev", "--headless", "--ip", host, "--port", port, "--log-level", "never"),
             *("--db-filename", str(self.directory / "temporal.db"), "--search-attribute", "AttachOwner=Keyword"),
             stdout=DEVNULL,
             stderr=DEVNULL,
         )
-        async with asyncio.timeout(50):
-            while True:
-                try:
-                    await Client.connect(self.address)
-                except RuntimeError:
-                    await asyncio.sleep(0.2)
-                else:
-                    return
+
+    async def _connected(self) -> bool:
+        try:
+            await Client.connect(self.address)
+        except RuntimeError:
+            return False
+        return True
 
     async def stop(self) -> None:
-        if self.process is not None:
+        if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
             self.process = None
@@ -207,6 +212,13 @@ async def test_without_temporal_only_its_own_targets_fail_and_soon(tmp_path: Pat
         assert (await here.ask("GET", "/readyz")).status_code == 200
         kept = (await here.ask("GET", "/a2a/tasks")).json()["tasks"]
     assert [task["target"] for task in kept] == ["engine"]
+
+
+async def test_a_namespace_that_temporal_does_not_know_is_no_lost_workflow(temporal: Temporal, tmp_path: Path) -> None:
+    environ = {**variables(temporal), "TEMPORAL_NAMESPACE": "elsewhere"}
+    async with place(tmp_path, environ=environ) as here:
+        refused = await here.ask("POST", "/a2a/tasks/send", json={"input": INPUT, "target_url": TARGET})
+    assert (refused.status_code, refused.json()["code"]) == (503, "workflows_unavailable")
 
 
 @pytest.mark.timeout(180)
