@@ -7,6 +7,9 @@ import math
 from collections.abc import Callable
 
 
+def _nobody() -> None: ...
+
+
 class Alarm:
     """Calls `ring` once nobody has put it off for the time it was set to.
 
@@ -33,7 +36,8 @@ class Alarm:
             self._schedule(deadline)
 
     def cancel(self) -> None:
-        """Never ring, and let go of the loop's timer."""
+        """Never ring again, and let go of the loop's timer and of who would have heard it."""
+        self._ring = _nobody
         self._deadline = self._due = math.inf
         if self._timer is not None:
             self._timer.cancel()

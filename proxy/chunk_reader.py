@@ -72,6 +72,10 @@ class ChunkReader:
                 return
         self._parse(data)
 
+    def stop(self) -> None:
+        """Take nothing more in."""
+        self._parser = None  # It holds on to this reader.
+
     def _parse(self, data: bytes) -> None:
         if self._parser is None:
             self.excess = True
@@ -97,7 +101,7 @@ class ChunkReader:
                 raise FramingError("its chunk extensions or trailers are too large")
 
     def _end(self) -> None:
-        self._parser = None  # It holds on to this reader.
+        self.stop()
         # httptools reads over empty lines behind a message; but the line before the last is never an empty one.
         if not self._tail.endswith(BLANK_LINE) or self._tail.startswith(b"\n"):
             self.excess = True

@@ -298,7 +298,9 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        self.exchange = None
+        if self.exchange is not None:
+            self.exchange.reader.stop()
+            self.exchange = None
         self.silence.cancel()
         self._stalled.cancel()
         self._wake_writer()

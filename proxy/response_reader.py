@@ -69,7 +69,7 @@ class ResponseReader:
         self._head_bytes = 0
         self._partial: HeadReader | None = None
         self._tail = b""
-        self._chunks: ChunkReader
+        self._chunks: ChunkReader | None = None
         self._left: int
         self.head = PENDING
         self.pieces: list[bytes] = []
@@ -97,11 +97,11 @@ class ResponseReader:
                 data = self._feed_head(data)
                 if not data:
                     return
-            if self._framing == CHUNKS:
-                self._chunks.feed(data)
+            if (chunks := self._chunks) is not None:
+                chunks.feed(data)
                 self.buffered += len(data)
-                if self._chunks.complete:
-                    self._end_chunks(self._chunks)
+                if chunks.complete:
+                    self._end_chunks(chunks)
             elif self.complete:
                 self.excess = True
             elif self._framing == LENGTH:
@@ -131,6 +131,12 @@ class ResponseReader:
             self.complete = True
         elif not self.complete:
             raise httpx.RemoteProtocolError(self._cut_short())
+
+    def stop(self) -> None:
+        """Nothing more is fed; what has arrived may still be taken."""
+        self.sole = _nothing
+        if self._chunks is not None:
+            self._chunks.stop()
 
     def take(self) -> bytes:
         """The body that has arrived since the last call, in one piece."""
