@@ -68,7 +68,7 @@ def _add_serve(commands: _Commands) -> None:
     serve = _command(commands, "serve", "run the gateway (the default)", "attach-gateway --port 8080 --workers 2")
     _add_listening(serve)
     serve.add_argument("--workers", type=_count, default=1, metavar="N", help="processes on the same port (default 1)")
-    serve.add_argument("--listen-fd", type=int, help=argparse.SUPPRESS)
+    serve.add_argument("--listen-fd", type=int, action="append", default=[], help=argparse.SUPPRESS)
     serve.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)
     serve.add_argument("--metrics-dir", type=Path, help=argparse.SUPPRESS)
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 
 from .faults import CannotRun
 
@@ -11,6 +12,7 @@ class CannotListen(CannotRun):
     """The address cannot be had. `str()` says why, and the mend."""
 
 
+_BACKLOG = 2048
 _MENDS = {
     errno.EADDRINUSE: "stop what uses it, or choose another port (--port, PORT)",
     errno.EACCES: "ports below 1024 take a privilege: choose a higher one (--port, PORT)",
@@ -25,17 +27,41 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as exc:
-        problem = "No such host" if isinstance(exc, socket.gaierror) else os.strerror(exc.errno or 0)
-        mend = _MENDS.get(exc.errno or 0, "give an address of this machine (--host, HOST)")
-        raise CannotListen(f"cannot listen on {_joined(host, port)}: {problem}; {mend}") from exc
+        raise _cannot(exc, host, port) from exc
+
+
+def listen_each(host: str, port: int, count: int) -> list[socket.socket]:
+    """A listening socket on the same port for each of `count` processes, whose callers the kernel gives out evenly.
+
+    Of one that they share, whoever is idle when many callers come takes all of them, and keeps them. Where the kernel
+    gives out nothing, it is one socket, `count` times.
+
+    Raises:
+        CannotListen: As `listen`; also where it is somebody else who shares it.
+    """
+    alone = listen(host, port)
+    if not sys.platform.startswith("linux"):
+        return [alone] * count
+    address, family = alone.getsockname()[:2], alone.family
+    alone.close()
+    try:
+        return [socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=True) for _ in range(count)]
+    except OSError as exc:
+        raise _cannot(exc, host, port) from exc
 
 
 def address_of(listener: socket.socket) -> str:
     """`host:port` as it stands in a URL."""
     host, port = listener.getsockname()[:2]
     return _joined(host, port)
+
+
+def _cannot(exc: OSError, host: str, port: int) -> CannotListen:
+    problem = "No such host" if isinstance(exc, socket.gaierror) else os.strerror(exc.errno or 0)
+    mend = _MENDS.get(exc.errno or 0, "give an address of this machine (--host, HOST)")
+    return CannotListen(f"cannot listen on {_joined(host, port)}: {problem}; {mend}")
 
 
 def _joined(host: str, port: int) -> str:

@@ -4,10 +4,11 @@ import asyncio
 import gc
 import logging
 import os
+import select
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from socket import socket
 from types import FrameType
 from typing import Any
@@ -22,6 +23,8 @@ from .protocol import GatewayProtocol
 from .settings import ServerSettings
 
 logger = logging.getLogger(__name__)
+
+_MOST_TAKEN_OVER = 64  # In a tenth of a second.
 
 
 class GatewayConfig(uvicorn.Config):
@@ -44,10 +47,21 @@ class GatewayServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, settings: ServerSettings, *, app: Starlette, parent_fd: int | None = None
+        self,
+        config: uvicorn.Config,
+        settings: ServerSettings,
+        *,
+        app: Starlette,
+        others: Sequence[socket] = (),
+        parent_fd: int | None = None,
     ) -> None:
+        """`others`: where workers beside this one listen; who waits there for too long is served here."""
         super().__init__(config)
         self._settings = settings
+        self._others = others
+        self._somebody_waits = select.poll()
+        self._waited: set[int] = set()
+        self._taken: set[asyncio.Task[Any]] = set()
         self._app = app
         self._parent_fd = parent_fd
         self._signals = 0
@@ -84,6 +98,9 @@ class GatewayServer(uvicorn.Server):
         await super().startup(sockets)
         if self._parent_fd is not None:
             watch_parent(self._parent_fd, self._parent_gone)
+        for other in self._others:
+            other.setblocking(False)
+            self._somebody_waits.register(other, select.POLLIN)
         for listener in sockets or []:
             logger.info("server.started", extra={"address": address_of(listener), "pid": os.getpid()})
         self.listening.set()
@@ -98,15 +115,37 @@ class GatewayServer(uvicorn.Server):
             self.drain()
         if self.force_exit or (self._drain_until is not None and time.monotonic() >= self._drain_until):
             self.should_exit = True
+        if self._others and self._drain_until is None:
+            self._take_over()
         if counter % 10 == 0:
             for connection in tuple(self.server_state.connections):
                 if isinstance(connection, GatewayProtocol):
                     connection.close_if_overdue()
         return await super().on_tick(counter)
 
+    def _take_over(self) -> None:
+        """Serve callers that wait for another worker since the last tick: it may be busy, stopping, or not started."""
+        loop = asyncio.get_running_loop()
+        waited, self._waited = self._waited, {fd for fd, _ in self._somebody_waits.poll(0)}
+        for other in self._others:
+            if other.fileno() not in waited & self._waited:
+                continue
+            with suppress(OSError):  # Everybody is served.
+                for _ in range(_MOST_TAKEN_OVER):
+                    connection, _ = other.accept()
+                    connection.setblocking(False)
+                    task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+                    self._taken.add(task)
+                    task.add_done_callback(self._taken.discard)
+
+    def _protocol(self) -> GatewayProtocol:
+        return GatewayProtocol(self.config, self.server_state, self.lifespan.state)
+
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Let what runs end, then end what runs."""
         logger.info("server.stopping", extra={"connections": len(self.server_state.connections)})
+        for other in self._others:
+            other.close()
         grace = asyncio.get_running_loop().call_later(self._settings.shutdown_grace, self._app.state.stop)
         try:
             await super().shutdown(sockets)
@@ -142,7 +181,12 @@ def spare_the_collector() -> None:
 
 
 def build_server(
-    app: Starlette, settings: ServerSettings, *, parent_fd: int | None = None, limits: Limits | None = None
+    app: Starlette,
+    settings: ServerSettings,
+    *,
+    others: Sequence[socket] = (),
+    parent_fd: int | None = None,
+    limits: Limits | None = None,
 ) -> GatewayServer:
     """A server for `app`, to be run on listening sockets; it ends when the other end of `parent_fd` closes."""
     config = GatewayConfig(
@@ -158,4 +202,4 @@ def build_server(
         # Ends what even `app.state.stop` did not.
         timeout_graceful_shutdown=round(settings.shutdown_grace) + 2,
     )
-    return GatewayServer(config, settings, app=app, parent_fd=parent_fd)
+    return GatewayServer(config, settings, app=app, others=others, parent_fd=parent_fd)

@@ -1,4 +1,4 @@
-"""Several processes on one listening socket, none of which outlives the one that started them."""
+"""Several processes on one port, none of which outlives the one that started them."""
 
 import logging
 import os
@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import NamedTuple
 
 from .lifeline import Lifeline
 
@@ -20,21 +21,29 @@ _MOST_SHORT_LIVES = 5
 _POLL_SECONDS = 0.1
 
 
-class Workers:
-    """Start `count` workers, start another for each that dies, and stop them all with this process.
+class _Place(NamedTuple):
+    """Where a worker listens, and since when by time.monotonic."""
 
-    Each worker is told the listening socket and the read end of a pipe (`--listen-fd`, `--parent-fd`); the pipe closes
-    when this process goes, however it goes. Every signal to stop is handed on as SIGTERM, for the workers to drain.
+    listener: socket.socket
+    since: float
+
+
+class Workers:
+    """Start a worker for each listener, start another for each that dies, and stop them all with this process.
+
+    Each worker is told its own listening socket, those of the others (`--listen-fd`), and the read end of a pipe
+    (`--parent-fd`) that closes when this process goes, however it goes. Every signal to stop is handed on as SIGTERM,
+    for the workers to drain.
 
     Args:
         variables: What the settings are read from, in each worker as in this process.
+        listeners: As `listen_each` makes them.
     """
 
-    def __init__(self, variables: Mapping[str, str], *, count: int, listener: socket.socket) -> None:
+    def __init__(self, variables: Mapping[str, str], *, listeners: Sequence[socket.socket]) -> None:
         self._environ = worker_environ(variables)
-        self._count = count
-        self._listener = listener
-        self._workers: dict[subprocess.Popen[bytes], float] = {}
+        self._listeners = listeners
+        self._workers: dict[subprocess.Popen[bytes], _Place] = {}
         self._stops_asked = self._stops_handed_on = 0
         self._short_lives = 0
         self._metrics_dir = ""
@@ -46,43 +55,46 @@ class Workers:
         # Where they count together; what a worker counted stays there when it dies.
         with Lifeline() as lifeline, TemporaryDirectory(prefix="attach-metrics-") as metrics_dir:
             self._metrics_dir = metrics_dir
-            for _ in range(self._count):
-                self._start(lifeline)
+            for listener in self._listeners:
+                self._start(listener, lifeline)
             while self._workers:
                 time.sleep(_POLL_SECONDS)
                 self._replace_dead(lifeline)
                 self._hand_on_stops()
         return 1 if self._short_lives >= _MOST_SHORT_LIVES else 0
 
-    def _start(self, lifeline: Lifeline) -> None:
-        fds = (self._listener.fileno(), lifeline.child_fd)
-        options = ("--listen-fd", str(fds[0]), "--parent-fd", str(fds[1]), "--metrics-dir", self._metrics_dir)
+    def _start(self, listener: socket.socket, lifeline: Lifeline) -> None:
+        listen_fds = dict.fromkeys(each.fileno() for each in (listener, *self._listeners))  # its own comes first
+        fds = (*listen_fds, lifeline.child_fd)
+        options = [word for fd in listen_fds for word in ("--listen-fd", str(fd))]
+        options += ["--parent-fd", str(lifeline.child_fd), "--metrics-dir", self._metrics_dir]
         command = [*_WORKER, *options]
         # A session of its own: Ctrl-C is for the parent, which hands it on.
         worker = subprocess.Popen(command, pass_fds=fds, env=self._environ, start_new_session=True)  # noqa: S603
-        self._workers[worker] = time.monotonic()
+        self._workers[worker] = _Place(listener, time.monotonic())
 
     def _replace_dead(self, lifeline: Lifeline) -> None:
-        for worker, started in list(self._workers.items()):
+        for worker, place in list(self._workers.items()):
             if worker.poll() is None:
                 continue
             del self._workers[worker]
             if self._stops_asked:
                 continue
             logger.error("worker.died", extra={"pid": worker.pid, "status": worker.returncode})
-            self._short_lives = self._short_lives + 1 if time.monotonic() - started < _SHORT_LIFE else 0
+            self._short_lives = self._short_lives + 1 if time.monotonic() - place.since < _SHORT_LIFE else 0
             if self._short_lives >= _MOST_SHORT_LIVES:
                 logger.error("worker.given_up", extra={"mend": "the lines above say why workers end as they start"})
                 self._stops_asked += 1
             else:
-                self._start(lifeline)
+                self._start(place.listener, lifeline)
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stops_asked += 1
 
     def _hand_on_stops(self) -> None:
         if self._stops_asked:
-            self._listener.close()  # the workers' copies are enough; with ours, callers would queue for nobody
+            for listener in self._listeners:
+                listener.close()  # the workers' copies are enough; with ours, callers would queue for nobody
         while self._stops_handed_on < self._stops_asked:
             self._stops_handed_on += 1
             for worker in self._workers:

@@ -103,11 +103,42 @@ async def test_both_workers_serve(issuer: Issuer, engine: Engine, tmp_path: Path
         first, second = fleet.workers
         for stopped in (first, second):
             os.kill(stopped, signal.SIGSTOP)  # Now only the other one can answer.
-            async with client_of(fleet.url) as client:
-                answer = await client.get("/api/tags", headers=bearer(issuer.token()))
+            answers = await peers(fleet.url, 20)
             os.kill(stopped, signal.SIGCONT)
-            assert answer.status_code == 200
+            assert all(answer.status_code == 200 for answer in answers)
         assert all(answer.status_code == 200 for answer in await peers(fleet.url, 20))
+
+
+async def test_many_callers_at_once_are_given_out_to_both(issuer: Issuer, engine: Engine, tmp_path: Path) -> None:
+    async with fleet_of_two(issuer, engine, tmp_path) as fleet:
+        shares = [await shares_of_a_hundred(fleet) for _ in range(5)]
+    assert max(min(both) for both in shares) >= 20
+
+
+async def shares_of_a_hundred(fleet: Fleet) -> list[int]:
+    """How many of so many callers each worker gets, when they come while the first one is held up for a moment."""
+    host, _, port = fleet.url.removeprefix("http://").partition(":")
+    os.kill(fleet.workers[0], signal.SIGSTOP)
+    callers = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(100)))
+    while not callers_of(fleet.workers[1], int(port)):  # noqa: ASYNC110 - the kernel has no event for it
+        await asyncio.sleep(0.001)
+    os.kill(fleet.workers[0], signal.SIGCONT)
+    shares = [0, 0]
+    while sum(shares) < 100:
+        await asyncio.sleep(0.01)
+        shares = [callers_of(pid, int(port)) for pid in fleet.workers]
+    for _, writer in callers:
+        writer.close()
+    while any(callers_of(pid, int(port)) for pid in fleet.workers):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return shares
+
+
+def callers_of(pid: int, port: int) -> int:
+    """How many connections to `port` the process has, as Linux tells."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
+    established = {f"socket:[{words[9]}]" for words in lines if words[3] == "01" and words[1].endswith(f":{port:04X}")}
+    return sum(str(fd.readlink()) in established for fd in Path(f"/proc/{pid}/fd").iterdir())
 
 
 async def test_a_killed_parent_leaves_no_worker_and_no_port_behind(
