@@ -98,7 +98,7 @@ def start(
     seed: int = 1,
 ) -> Process:
     """Start the generator against `port`; `finish` waits for its result."""
-    folder = bed.folder / f"load-{port}"
+    folder = bed.folder / f"load-{port}-{seed}"
     folder.mkdir(exist_ok=True)
     (folder / "tokens").write_text("\n".join(tokens))
     (folder / "mix").write_text("\n".join(kind.line(_body_file(folder, kind)) for kind in mix))

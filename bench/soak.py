@@ -23,6 +23,8 @@ from .target import Target, started
 CONNS = 64
 EVERY_SECONDS = 5.0
 SETTLE_SECONDS = 30.0  # idle connections are dropped after 4 s, the rest after what the server's keep-alive allows
+RESTED_SECONDS = 180.0
+RESTING = 0.05  # of a core, at most
 WARMUP_SHARE = 0.2
 FLAT = 0.05
 # asyncio's pool starts a thread when all that it has are busy, and keeps it: under load for longer it may come to have
@@ -107,6 +109,7 @@ def soak(target: Target, bed: Bed, *, minutes: float, seed: int) -> Soaked:
     with _loaded(target, bed, seconds=seconds, seed=seed) as running:
         during = list(_looks(process, bed, running))
         result = load.finish(running, seconds=120)
+    _rested(process)
     p50_after = _p50(target, bed)
     return Soaked(
         minutes=minutes,
@@ -208,6 +211,17 @@ def _settled(process: Process, bed: Bed, *, like: Look | None = None) -> Look:
         time.sleep(0.5)
         seen = look(process, bed)
     return seen
+
+
+def _rested(process: Process) -> None:
+    """Wait until what the gateway does behind its answers is done: putting what it remembers into its index."""
+    end = time.monotonic() + RESTED_SECONDS
+    spent = process.cpu_seconds()
+    while time.monotonic() < end:
+        time.sleep(1)
+        before, spent = spent, process.cpu_seconds()
+        if spent - before < RESTING:
+            return
 
 
 def _loaded(target: Target, bed: Bed, *, seconds: float, seed: int) -> Process:

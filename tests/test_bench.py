@@ -389,14 +389,17 @@ def test_a_leak_is_no_sound_soak(leak: soak.Soaked) -> None:
     assert len(re.findall(r"\| +NO \|", text)) == 1
 
 
-def test_a_second_worker_counts_by_cpu_time_and_by_the_busier_of_two() -> None:
-    one = workers.Crew(workers=1, rate=5_000, cpu_request=200, share=1.0, full=0.99, failed=0)
-    two = workers.Crew(workers=2, rate=7_000, cpu_request=210, share=0.55, full=0.99, failed=0)
-    assert workers.gain(one, two, free=True) == pytest.approx(1.4)
-    assert workers.gain(one, two, free=False) == pytest.approx(200 / 115.5)
-    assert workers.render([one, two], free=False)[1]
-    assert not workers.render([one, replace(two, share=0.6)], free=False)[1]
-    assert not workers.render([one, replace(two, full=0.8)], free=False)[1]
+def test_two_workers_count_beside_two_gateways_apart_where_cores_are_short() -> None:
+    def at(rate: float) -> Sequence[workers.Turn]:
+        return [workers.Turn(rate=rate, cpu_request=200, share=0.5, full=0.99, failed=0)] * 3
+
+    free = {workers.ONE: at(5_000), workers.TWO: at(8_600)}
+    assert workers.gains(free) == pytest.approx([1.72] * 3)
+    assert workers.render(free)[1]
+    short = {workers.ONE: at(5_000), workers.TWO: at(6_000), workers.APART: at(7_000)}
+    assert workers.gains(short) == pytest.approx([2 * 6 / 7] * 3)
+    assert workers.render(short)[1]
+    assert not workers.render({**short, workers.TWO: at(5_900)})[1]
 
 
 def test_the_time_the_host_took_is_that_of_the_cores_asked_for() -> None:
