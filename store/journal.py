@@ -38,6 +38,9 @@ class Journal:
     A change counts once it was told to be done: it then survives the end of this process, however it ends; a power cut
     may cost the last commits (`synchronous=NORMAL` in WAL mode). Open it with `async with`, once, in the loop that uses
     it.
+
+    Attributes:
+        held_up: How often what `write_soon` was asked for found somebody else writing, this process's thread included.
     """
 
     def __init__(self, directory: Path, *, migrations: Sequence[Step] = MIGRATIONS, patient: bool = False) -> None:
@@ -55,6 +58,7 @@ class Journal:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self.held_up = 0
         self._is_open = False  # As the thread last found it.
         self._direct = DirectWriter(self.path)
         self._gathered: list[Job] = []
@@ -163,6 +167,7 @@ class Journal:
         elif self._tries < RETRIES:
             assert self._loop is not None
             self._tries += 1
+            self.held_up += 1
             self._loop.call_later(RETRY_SECONDS, self._commit_gathered)
         else:
             self._hand_over()

@@ -112,6 +112,7 @@ async def test_a_writer_that_is_soon_done_costs_no_thread(journal: Journal, dire
     holder.let_go()
     second = soon(journal, partial(insert, "b"))
     assert await first == await second == threading.get_ident()
+    assert journal.held_up == 1
 
 
 async def test_a_change_that_fails_leaves_nothing_and_takes_nobody_with_it(journal: Journal, directory: Path) -> None:
