@@ -44,7 +44,7 @@ def listen_each(host: str, port: int, count: int) -> list[socket.socket]:
     alone = listen(host, port)
     if not sys.platform.startswith("linux"):
         return [alone] * count
-    address, family = alone.getsockname()[:2], alone.family
+    address, family = alone.getsockname(), alone.family
     alone.close()
     try:
         return [socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=True) for _ in range(count)]
