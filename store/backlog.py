@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MOST_PUT_OFF = 256  # For so many the writer is busy for some milliseconds.
+MOST_PUT_OFF = 1024  # For so many the writer is busy for some hundredths of a second, and nobody else may be.
 
 
 class Backlog:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 MOST_WAITING = 10_000
 MOST_IN_GROUP = 256
 REOPEN_SECONDS = 5.0
+TURNS = 20  # of the loop, in which it may do something else; a commit is over sooner than a timer rings
 RETRIES = 10
 RETRY_SECONDS = 0.001
 
@@ -164,11 +165,15 @@ class Journal:
         if outcomes is not None:
             self._gathered = []
             tell(outcomes)
-        elif self._tries < RETRIES:
+        elif self._tries < TURNS + RETRIES:
             assert self._loop is not None
+            if not self._tries:
+                self.held_up += 1
             self._tries += 1
-            self.held_up += 1
-            self._loop.call_later(RETRY_SECONDS, self._commit_gathered)
+            if self._tries <= TURNS:
+                self._loop.call_soon(self._commit_gathered)
+            else:
+                self._loop.call_later(RETRY_SECONDS, self._commit_gathered)
         else:
             self._hand_over()
 
