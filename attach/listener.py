@@ -12,24 +12,25 @@ class CannotListen(CannotRun):
     """The address cannot be had. `str()` says why, and the mend."""
 
 
-_BACKLOG = 2048
 _MENDS = {
     errno.EADDRINUSE: "stop what uses it, or choose another port (--port, PORT)",
     errno.EACCES: "ports below 1024 take a privilege: choose a higher one (--port, PORT)",
 }
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 is one that is free.
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket; port 0 is one that is free. A `shared` one may be beside others like it.
 
     Raises:
         CannotListen: Not there.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=2048, reuse_port=shared)
     except OSError as exc:
-        raise _cannot(exc, host, port) from exc
+        problem = "No such host" if isinstance(exc, socket.gaierror) else os.strerror(exc.errno or 0)
+        mend = _MENDS.get(exc.errno or 0, "give an address of this machine (--host, HOST)")
+        raise CannotListen(f"cannot listen on {_joined(host, port)}: {problem}; {mend}") from exc
 
 
 def listen_each(host: str, port: int, count: int) -> list[socket.socket]:
@@ -44,24 +45,15 @@ def listen_each(host: str, port: int, count: int) -> list[socket.socket]:
     alone = listen(host, port)
     if not sys.platform.startswith("linux"):
         return [alone] * count
-    address, family = alone.getsockname(), alone.family
+    found = alone.getsockname()[1]
     alone.close()
-    try:
-        return [socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=True) for _ in range(count)]
-    except OSError as exc:
-        raise _cannot(exc, host, port) from exc
+    return [listen(host, found, shared=True) for _ in range(count)]
 
 
 def address_of(listener: socket.socket) -> str:
     """`host:port` as it stands in a URL."""
     host, port = listener.getsockname()[:2]
     return _joined(host, port)
-
-
-def _cannot(exc: OSError, host: str, port: int) -> CannotListen:
-    problem = "No such host" if isinstance(exc, socket.gaierror) else os.strerror(exc.errno or 0)
-    mend = _MENDS.get(exc.errno or 0, "give an address of this machine (--host, HOST)")
-    return CannotListen(f"cannot listen on {_joined(host, port)}: {problem}; {mend}")
 
 
 def _joined(host: str, port: int) -> str:

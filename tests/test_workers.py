@@ -103,8 +103,11 @@ async def test_both_workers_serve(issuer: Issuer, engine: Engine, tmp_path: Path
         first, second = fleet.workers
         for stopped in (first, second):
             os.kill(stopped, signal.SIGSTOP)  # Now only the other one can answer.
+            async with client_of(fleet.url) as client:
+                answer = await client.get("/api/tags", headers=bearer(issuer.token()))
             answers = await peers(fleet.url, 20)
             os.kill(stopped, signal.SIGCONT)
+            assert answer.status_code == 200
             assert all(answer.status_code == 200 for answer in answers)
         assert all(answer.status_code == 200 for answer in await peers(fleet.url, 20))
 
@@ -138,7 +141,11 @@ def callers_of(pid: int, port: int) -> int:
     """How many connections to `port` the process has, as Linux tells."""
     lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
     established = {f"socket:[{words[9]}]" for words in lines if words[3] == "01" and words[1].endswith(f":{port:04X}")}
-    return sum(str(fd.readlink()) in established for fd in Path(f"/proc/{pid}/fd").iterdir())
+    count = 0
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # It has been closed since.
+            count += str(fd.readlink()) in established
+    return count
 
 
 async def test_a_killed_parent_leaves_no_worker_and_no_port_behind(
